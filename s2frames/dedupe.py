@@ -1,0 +1,136 @@
+"""Numbering records so that a reader can drop the repeats of a retried append.
+
+Every record of a writer carries `_dedupe_seq`, counting up by one, and `_writer_id`. `DedupeFilter`
+is the single-writer rule of npm's `@s2-dev/streamstore-patterns`; `FrameReader` keeps one window a
+writer instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from string import ascii_letters, digits
+
+from attrs import evolve
+
+from s2frames.errors import LocalProtocolError, RemoteProtocolError
+from s2frames.framing import FRAME_BYTES, FRAME_RECORDS
+from s2frames.records import Header, Record
+from s2frames.u64 import decode_u64, encode_u64
+
+__all__ = [
+    "DEDUPE_SEQ",
+    "MAX_DEDUPE_SEQ",
+    "MAX_WRITER_ID_BYTES",
+    "RESERVED_HEADERS",
+    "WRITER_ID",
+    "DedupeFilter",
+    "check_writer_id",
+    "extract_dedupe_seq",
+    "inject_dedupe_headers",
+    "make_writer_id",
+]
+
+#: Header on every record of a writer: its dedupe sequence.
+DEDUPE_SEQ = b"_dedupe_seq"
+
+#: Header on every record of a writer: who it is.
+WRITER_ID = b"_writer_id"
+
+#: Names that users' own headers cannot have.
+RESERVED_HEADERS = frozenset((FRAME_RECORDS, FRAME_BYTES, DEDUPE_SEQ, WRITER_ID))
+
+#: The last dedupe sequence: above it the npm package's numbers lose precision.
+MAX_DEDUPE_SEQ = 2**53 - 1
+
+#: Longest writer id, so that what a reader remembers of each writer is bounded. Generous: those
+#: the npm package makes have 12 bytes.
+MAX_WRITER_ID_BYTES = 256
+
+# 64 characters, 12 of them: 72 bits, as in the npm package.
+_WRITER_ID_ALPHABET = ascii_letters + digits + "-_"
+_WRITER_ID_CHARS = 12
+
+# What the npm package calls a writer that sent no id.
+_NO_WRITER = "__legacy__"
+
+
+def make_writer_id(random: Callable[[], float]) -> str:
+    """A new writer id of 12 characters. `random` gives floats from 0 up to, not including, 1."""
+    alphabet = _WRITER_ID_ALPHABET
+    return "".join(alphabet[int(random() * len(alphabet))] for _ in range(_WRITER_ID_CHARS))
+
+
+def check_writer_id(writer_id: str) -> str:
+    """`writer_id`, if it has 1 to 256 UTF-8 bytes; else a `LocalProtocolError`."""
+    try:
+        size = len(writer_id.encode())
+    except (AttributeError, UnicodeEncodeError):
+        raise LocalProtocolError(f"a writer id is a str in UTF-8, not {writer_id!r}") from None
+    if not 1 <= size <= MAX_WRITER_ID_BYTES:
+        raise LocalProtocolError(
+            f"a writer id has 1 to {MAX_WRITER_ID_BYTES} UTF-8 bytes, not {size}"
+        )
+    return writer_id
+
+
+def inject_dedupe_headers(records: list[Record], writer_id: str, start_seq: int) -> int:
+    """Number `records` in place from `start_seq`; returns the sequence after the last one.
+
+    Raises `LocalProtocolError`, before any record is replaced, when one already carries a dedupe
+    header or the numbers would pass `MAX_DEDUPE_SEQ`.
+    """
+    writer = check_writer_id(writer_id).encode()
+    next_seq = start_seq + len(records)
+    if not 0 <= start_seq <= next_seq <= MAX_DEDUPE_SEQ + 1:
+        raise LocalProtocolError(
+            f"dedupe sequences go from 0 to {MAX_DEDUPE_SEQ}, not {start_seq} to {next_seq - 1}"
+        )
+    for record in records:
+        for name, _ in record.headers:
+            if name in (DEDUPE_SEQ, WRITER_ID):
+                raise LocalProtocolError(f"a record already carries the reserved header {name!r}")
+    for i, record in enumerate(records):
+        added = ((DEDUPE_SEQ, encode_u64(start_seq + i)), (WRITER_ID, writer))
+        records[i] = evolve(record, headers=record.headers + added)
+    return next_seq
+
+
+def extract_dedupe_seq(headers: Sequence[Header]) -> tuple[str, int] | None:
+    """The writer id and dedupe sequence in `headers`; None when there is no sequence.
+
+    The first of each counts. A sequence without a writer id is that of `"__legacy__"`, as in the
+    npm package. Raises `RemoteProtocolError` when the sequence is not eight bytes or the writer id
+    is not UTF-8.
+    """
+    seq: int | None = None
+    writer: bytes | None = None
+    for name, value in headers:
+        if name == DEDUPE_SEQ and seq is None:
+            seq = decode_u64(value)
+        elif name == WRITER_ID and writer is None:
+            writer = value
+    if seq is None:
+        return None
+    try:
+        return (_NO_WRITER if writer is None else bytes(writer).decode()), seq
+    except UnicodeDecodeError:
+        raise RemoteProtocolError(f"a writer id must be UTF-8, not {writer!r}") from None
+
+
+class DedupeFilter:
+    """Drops the repeats of one active writer; a new writer id restarts the window."""
+
+    def __init__(self) -> None:
+        self._writer_id: str | None = None
+        self._last_seq = -1
+
+    def should_accept(self, headers: Sequence[Header]) -> bool:
+        """Whether a record with these headers is new. Records without a sequence always are."""
+        extracted = extract_dedupe_seq(headers)
+        if extracted is None:
+            return True
+        writer_id, seq = extracted
+        if writer_id == self._writer_id and seq <= self._last_seq:
+            return False
+        self._writer_id, self._last_seq = writer_id, seq
+        return True

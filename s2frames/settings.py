@@ -1,0 +1,256 @@
+"""Where the service is, who is asking, and how long to wait: frozen values, checked when made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from attrs import Attribute, field, frozen
+
+from s2frames.checkpoint import Checkpoint
+from s2frames.checks import check_int, check_seconds, check_type
+from s2frames.compression import Compression, check_available
+from s2frames.errors import LocalProtocolError
+from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
+from s2frames.reader import DEFAULT_MAX_WRITERS
+from s2frames.records import check_basin_name, check_timestamp
+from s2frames.u64 import U64_MAX
+from s2frames.writer import DEFAULT_MAX_INFLIGHT_BATCHES, DEFAULT_MAX_INFLIGHT_BYTES
+
+__all__ = [
+    "ACCESS_TOKEN_VARIABLE",
+    "ACCOUNT_ENDPOINT_VARIABLE",
+    "BASIN_ENDPOINT_VARIABLE",
+    "AppendSettings",
+    "Endpoints",
+    "ReadSettings",
+    "Settings",
+]
+
+ACCESS_TOKEN_VARIABLE = "S2_ACCESS_TOKEN"
+ACCOUNT_ENDPOINT_VARIABLE = "S2_ACCOUNT_ENDPOINT"
+BASIN_ENDPOINT_VARIABLE = "S2_BASIN_ENDPOINT"
+
+#: Batches in the largest burst. All their acks must fit the peer's send window while nobody reads.
+MAX_BURST_BATCHES = 500
+
+_BASIN_PLACEHOLDER = "{basin}"
+
+
+@frozen
+class Endpoints:
+    """The URLs of the service. The default is s2.dev.
+
+    A basin endpoint may hold `{basin}`; where it does not, requests name the basin in a header.
+    """
+
+    account: str = "https://a.s2.dev"
+    basin: str = "https://{basin}.b.s2.dev"
+
+    def __attrs_post_init__(self) -> None:
+        _check_endpoint("account", self.account, may_name_basin=False)
+        _check_endpoint("basin", self.basin, may_name_basin=True)
+
+    @classmethod
+    def at(cls, url: str) -> Endpoints:
+        """One URL for everything, as with `s2 lite`."""
+        return cls(url, url)
+
+    def basin_url(self, basin: str) -> str:
+        """The URL under which the streams of `basin` are."""
+        return self.basin.replace(_BASIN_PLACEHOLDER, check_basin_name(basin)).rstrip("/")
+
+    def account_url(self) -> str:
+        """The URL under which the basins are."""
+        return self.account.rstrip("/")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read along: https, or a loopback address."""
+        return all(_is_private(url) for url in (self.account, self.basin))
+
+
+def _check_token(_instance: object, _attribute: object, token: str | None) -> None:
+    # The token itself stays out of the message.
+    if token is None:
+        return
+    check_type("the access token", token, str)
+    if not (token and token.isascii() and token.isprintable()) or " " in token:
+        raise LocalProtocolError(
+            "the access token must be printable ASCII without spaces, and not empty"
+        )
+
+
+def _seconds(_instance: object, attribute: Attribute[float], value: float) -> None:
+    check_seconds(attribute.name, value)
+
+
+def _seconds_or_zero(_instance: object, attribute: Attribute[float], value: float) -> None:
+    check_seconds(attribute.name, value, may_be_zero=True)
+
+
+def _burst(_instance: object, attribute: Attribute[int | None], value: int | None) -> None:
+    if value is not None:
+        check_int(attribute.name, value, 1, MAX_BURST_BATCHES)
+
+
+def _limit(_instance: object, attribute: Attribute[int | None], value: int | None) -> None:
+    if value is not None:
+        check_int(attribute.name, value, 1)
+
+
+def _flag(_instance: object, attribute: Attribute[bool], value: bool) -> None:
+    check_type(attribute.name, value, bool)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What a client needs to talk to S2.
+
+    A token over plain http to another machine is refused unless `allow_insecure`.
+    """
+
+    access_token: str | None = field(default=None, repr=False, validator=_check_token)
+    endpoints: Endpoints = field(factory=Endpoints)
+    allow_insecure: bool = field(default=False, validator=_flag)
+    #: How session messages are compressed, both ways.
+    compression: Compression = Compression.NONE
+    #: Seconds to connect, TLS included; the official clients' value.
+    connect_timeout: float = field(default=3.0, validator=_seconds)
+    #: Seconds an answer, or an ack of bytes that were sent, may take; the official clients' value.
+    request_timeout: float = field(default=5.0, validator=_seconds)
+
+    def __attrs_post_init__(self) -> None:
+        check_type("endpoints", self.endpoints, Endpoints)
+        check_type("compression", self.compression, Compression)
+        check_available(self.compression)
+        if self.access_token and not (self.endpoints.is_private or self.allow_insecure):
+            raise LocalProtocolError(
+                "an access token over plain http can be read on the way: use an https endpoint, "
+                "or pass allow_insecure=True (--allow-insecure)"
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **changes: object) -> Settings:
+        """Settings from S2_ACCESS_TOKEN, S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT.
+
+        What is unset or empty keeps its default. `changes` are further arguments of `Settings`.
+        """
+        arguments = {"access_token": environ.get(ACCESS_TOKEN_VARIABLE) or None, **changes}
+        if "endpoints" not in arguments:
+            default = Endpoints()
+            arguments["endpoints"] = Endpoints(
+                environ.get(ACCOUNT_ENDPOINT_VARIABLE) or default.account,
+                environ.get(BASIN_ENDPOINT_VARIABLE) or default.basin,
+            )
+        return cls(**arguments)  # type: ignore[arg-type]  # checked when made
+
+    def account_headers(self) -> dict[str, str]:
+        """The headers of every request. Secret: never show them."""
+        if self.access_token is None:
+            return {}
+        return {"authorization": f"Bearer {self.access_token}"}
+
+    def basin_headers(self, basin: str) -> dict[str, str]:
+        """The headers of every request to a basin's streams. Secret: never show them."""
+        if _BASIN_PLACEHOLDER in self.endpoints.basin:
+            return self.account_headers()
+        return {**self.account_headers(), "s2-basin": check_basin_name(basin)}
+
+
+@frozen(kw_only=True)
+class AppendSettings:
+    """How an append session appends."""
+
+    #: Number the records, so that readers drop the repeats of a retried append.
+    dedupe: bool = field(default=True, validator=_flag)
+    #: Go on as this writer, from this dedupe sequence. The one needs the other.
+    writer_id: str | None = None
+    first_dedupe_seq: int | None = None
+    #: Append only at this sequence number, and from there on.
+    match_seq_num: int | None = None
+    #: Append only while this is the stream's fencing token.
+    fencing_token: str | None = None
+    #: The largest message.
+    max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    #: Seconds that a batch which is not full waits for more; the official clients' value.
+    linger: float = field(default=0.005, validator=_seconds_or_zero)
+    #: Batches and metered bytes that may be unacked. The queue holds as many bytes again.
+    max_inflight_batches: int = DEFAULT_MAX_INFLIGHT_BATCHES
+    max_inflight_bytes: int = DEFAULT_MAX_INFLIGHT_BYTES
+    #: Batches sent before the first ack is read, for transports that cannot read while they send;
+    #: 1 makes every batch a request of its own, None needs a transport that can.
+    burst_batches: int | None = field(default=None, validator=_burst)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.writer_id is None) != (self.first_dedupe_seq is None):
+            raise LocalProtocolError(
+                "writer_id and first_dedupe_seq go together: a writer that starts over at 0 under "
+                "an id that was used before has its messages dropped as repeats"
+            )
+        if self.writer_id is not None and not self.dedupe:
+            raise LocalProtocolError("writer_id needs dedupe=True")
+
+
+@frozen(kw_only=True)
+class ReadSettings:
+    """How a read session reads."""
+
+    #: The sequence number to start at, or the checkpoint to go on from.
+    start: int | Checkpoint = field(default=0)
+    #: Start at the first record of this time (milliseconds) or later, instead of at `start`.
+    timestamp: int | None = None
+    #: Go on at the tail and wait for more, instead of ending there.
+    follow: bool = field(default=False, validator=_flag)
+    #: End after this many messages.
+    limit: int | None = field(default=None, validator=_limit)
+    #: Drop the repeats of retried appends.
+    dedupe: bool = field(default=True, validator=_flag)
+    #: The largest message.
+    max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    #: Writers remembered.
+    max_writers: int = DEFAULT_MAX_WRITERS
+    #: Bytes of incomplete messages held; None allows 256 MiB, or `max_frame_bytes` if that is more.
+    max_buffered_bytes: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.start, Checkpoint):
+            if self.timestamp is not None:
+                raise LocalProtocolError("a checkpoint says where to start: give no timestamp")
+        elif not isinstance(self.start, int) or not 0 <= self.start <= U64_MAX:
+            raise LocalProtocolError(
+                f"start must be a sequence number from 0 to {U64_MAX} or a Checkpoint, "
+                f"not {self.start!r}"
+            )
+        elif self.start and self.timestamp is not None:
+            raise LocalProtocolError("give start or timestamp, not both")
+        check_timestamp(self.timestamp)
+
+
+def _check_endpoint(which: str, url: str, *, may_name_basin: bool) -> None:
+    # A URL may hold a password where it should not: what is refused is not shown.
+    try:
+        parts = urlsplit(url.replace(_BASIN_PLACEHOLDER, "basin") if may_name_basin else url)
+        host, _ = parts.hostname, parts.port
+    except (ValueError, AttributeError):
+        raise LocalProtocolError(f"the {which} endpoint is no URL") from None
+    if parts.username is not None or parts.query or parts.fragment:
+        raise LocalProtocolError(f"the {which} endpoint must have no user, query or fragment")
+    if parts.scheme not in ("http", "https") or not host:
+        raise LocalProtocolError(f"the {which} endpoint must be http://HOST or https://HOST")
+    if not (url.isascii() and url.isprintable()) or set(url) & set(' "<>\\^`{|}') - set(
+        "{}" if may_name_basin else ""
+    ):
+        raise LocalProtocolError(f"the {which} endpoint has a character that no URL has")
+
+
+def _is_private(url: str) -> bool:
+    parts = urlsplit(url.replace(_BASIN_PLACEHOLDER, "basin"))
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

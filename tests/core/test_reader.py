@@ -1,0 +1,1152 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frames import (
+    chunk,
+    cut,
+    encode,
+    frame,
+    frames_in,
+    head,
+    interleaved,
+    lane_frames,
+    own_headers,
+    payloads,
+    place,
+    read,
+    read_batches,
+    resent,
+    small_bodies,
+    soups,
+    stray_records,
+    timed,
+    without_details,
+    writer_ids,
+)
+from framing_vectors import VECTORS, headers
+from reader_model import Model
+from s2frames.checkpoint import Checkpoint, LaneCheckpoint
+from s2frames.dedupe import DEDUPE_SEQ, WRITER_ID
+from s2frames.errors import LocalProtocolError, RemoteProtocolError
+from s2frames.events import (
+    CaughtUp,
+    CommandReceived,
+    DropReason,
+    DuplicateDropped,
+    FrameDropped,
+    FrameReceived,
+    GapDetected,
+    ReaderEvent,
+    RecordReceived,
+    WriterForgotten,
+)
+from s2frames.framing import (
+    DEFAULT_MAX_FRAME_BYTES,
+    FRAME_BYTES,
+    FRAME_RECORDS,
+    FrameAssembler,
+)
+from s2frames.reader import (
+    DEFAULT_ABANDON_AFTER,
+    DEFAULT_MAX_BUFFERED_BYTES,
+    DEFAULT_MAX_WRITERS,
+    FrameReader,
+)
+from s2frames.records import Header, Record, SequencedRecord, StreamPosition, fence, trim
+from s2frames.u64 import U64_MAX, encode_u64
+from s2frames.writer import FrameWriter
+from strategies import u64s
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+def dropped(events: Sequence[ReaderEvent]) -> list[tuple[DropReason, str | None, int, int]]:
+    drops = [event for event in events if isinstance(event, FrameDropped)]
+    return [(drop.reason, drop.writer_id, drop.start, drop.num_bytes) for drop in drops]
+
+
+# Round trips
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[list[list[Record]], list[tuple[Any, ...]]]:
+    """What a writer appends, batch by batch, and what each frame must come out as."""
+    writer_id = draw(st.none() | writer_ids)
+    writer = FrameWriter(
+        writer_id,
+        first_dedupe_seq=draw(st.integers(0, 3)),
+        chunk_size=draw(st.sampled_from([1, 2, 3, 7, 100, 1_048_576])),
+    )
+    frames = draw(
+        st.lists(
+            st.tuples(
+                st.integers(1, 60) | st.integers(990, 1010),
+                own_headers,
+                st.none() | st.integers(0, 10**13),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    expected = []
+    for i, (size, own, timestamp) in enumerate(frames):
+        payload = bytes((i + at) % 256 for at in range(size))
+        assert writer.send(payload, own, timestamp) == i
+        expected.append((payload, timestamp or 0, writer_id, own))
+    batches = writer.batches_to_send(flush=True)
+    return [list(batch.records) for batch in batches], expected
+
+
+def as_expected(received: FrameReceived) -> tuple[Any, ...]:
+    return received.payload, received.timestamp, received.writer_id, received.headers
+
+
+@given(written(), st.sampled_from([0, 1, 126, 127, 128, 16_383]), st.integers(1, 1000))
+def test_what_was_written_is_read(
+    batches_and_frames: tuple[list[list[Record]], list[tuple[Any, ...]]], start: int, size: int
+) -> None:
+    batches, expected = batches_and_frames
+    records = place([record for batch in batches for record in batch], start)
+    events = read(FrameReader(start=start), records)
+    assert [as_expected(received) for received in frames_in(events)] == expected
+    assert len(events) == len(expected)
+    assert events == read_batches(FrameReader(start=start), cut(records, size))
+    assert events == read_batches(FrameReader(start=start), [encode(records)])
+
+
+@given(st.data())
+def test_each_message_is_delivered_once_in_its_writers_order(data: st.DataObject) -> None:
+    lanes, expected = [], {}
+    for writer_id in ("a", "é" * 128, "a" * 256):
+        writer = FrameWriter(writer_id, chunk_size=3)
+        sent = [
+            f"{writer_id[0]}{len(writer_id)}-{i}".encode()
+            for i in range(data.draw(st.integers(1, 4)))
+        ]
+        writer.send_many(sent)
+        batches = writer.batches_to_send(flush=True)
+        lanes.append(data.draw(resent([record for batch in batches for record in batch.records])))
+        expected[writer_id] = sent
+    records = place(data.draw(interleaved(lanes)))
+    events = read(FrameReader(), records)
+    for writer_id, sent in expected.items():
+        mine = [event for event in frames_in(events) if event.writer_id == writer_id]
+        assert payloads(mine) == sent
+    assert {type(event) for event in events} <= {FrameReceived, DuplicateDropped}
+    num_records = len(records)
+    repeats = sum(isinstance(event, DuplicateDropped) for event in events)
+    assert num_records - repeats == sum(-(-len(p) // 3) for s in expected.values() for p in s)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(small_bodies, min_size=1, max_size=4), min_size=2, max_size=3), st.data())
+def test_without_dedupe_repeats_are_frames(
+    written: list[list[list[bytes]]], data: st.DataObject
+) -> None:
+    lanes = []
+    for i, bodies in enumerate(written):
+        records: list[Record] = []
+        for parts in bodies:
+            records += frame(parts, seq=len(records), writer=f"w{i}")
+        lanes.append(records * 2)
+    events = read(FrameReader(dedupe=False), place(data.draw(interleaved(lanes))))
+    for i, bodies in enumerate(written):
+        mine = [event for event in frames_in(events) if event.writer_id == f"w{i}"]
+        assert payloads(mine) == [b"".join(parts) for parts in bodies] * 2
+    assert {type(event) for event in events} == {FrameReceived}
+
+
+def test_a_frame_says_where_it_is() -> None:
+    records = [
+        head(b"ab", records=3, size=6, seq=0, writer="a", own=((b"k", b"v"),), timestamp=11),
+        head(b"x", seq=0, writer="b", timestamp=12),
+        chunk(b"cd", seq=1, writer="a", timestamp=13),
+        fence("t"),
+        chunk(b"ef", seq=2, writer="a", timestamp=14),
+    ]
+    assert frames_in(read(FrameReader(), place(records, 40))) == [
+        FrameReceived(b"x", 41, 42, 12, "b", ()),
+        FrameReceived(b"abcdef", 40, 45, 11, "a", ((b"k", b"v"),)),
+    ]
+
+
+# Against the model
+
+
+def compare_with_model(records: list[SequencedRecord], events: list[ReaderEvent]) -> Model:
+    model = Model(max_frame_bytes=40, abandon_after=100)
+    model.read(records)
+    assert list(without_details(events)) == model.events
+    return model
+
+
+def make_reader() -> FrameReader:
+    return FrameReader(max_frame_bytes=40, abandon_after=100)
+
+
+@given(soups(max_pause=60))
+def test_reader_equals_the_model(records: list[SequencedRecord]) -> None:
+    reader = make_reader()
+    events = read(reader, records)
+    model = compare_with_model(records, events)
+    # Nothing is dropped in silence: each record is in a frame, in an event, or in an open frame.
+    still_open = [record.seq_num for lane in model.open.values() for record in lane]
+    assert sorted(model.accounted + still_open) == [record.seq_num for record in records]
+    assert dropped(list(reader.receive_eof())) == [
+        (DropReason.INCOMPLETE, lane[0], opened[0].seq_num, sum(len(r.body) for r in opened))
+        for lane, opened in sorted(model.open.items(), key=lambda item: item[1][0].seq_num)
+    ]
+
+
+@given(st.lists(stray_records(), max_size=30).flatmap(timed))
+def test_reader_equals_the_model_on_strays(records: list[SequencedRecord]) -> None:
+    compare_with_model(records, read(make_reader(), records))
+
+
+@settings(max_examples=50)
+@given(soups(), st.integers(1, 7))
+def test_batches_and_records_give_the_same_events(
+    records: list[SequencedRecord], size: int
+) -> None:
+    assert read_batches(make_reader(), cut(records, size)) == read(make_reader(), records)
+
+
+@settings(max_examples=50)
+@given(soups())
+def test_stats_count_the_events(records: list[SequencedRecord]) -> None:
+    reader = make_reader()
+    events = read(reader, records)
+    stats = reader.stats
+    assert stats.records == len(records)
+    counts = {FrameReceived: stats.frames, DuplicateDropped: stats.duplicates}
+    counts |= {CommandReceived: stats.commands, RecordReceived: stats.other_records}
+    counts |= {GapDetected: stats.gaps, FrameDropped: sum(stats.dropped.values())}
+    for kind, number in counts.items():
+        assert number == sum(isinstance(event, kind) for event in events)
+    for reason in DropReason:
+        assert stats.dropped[reason] == [drop[0] for drop in dropped(events)].count(reason)
+
+
+# Reasons to drop
+
+
+@pytest.mark.parametrize(
+    ("records", "drops"),
+    [
+        pytest.param(
+            [head(b"abc", size=2, seq=0, writer="a")],
+            [(DropReason.OVERFLOW, "a", 0, 3)],
+            id="overflow of one record",
+        ),
+        pytest.param(
+            [head(b"abc", records=2, size=2, seq=0, writer="a")],
+            [(DropReason.OVERFLOW, "a", 0, 3)],
+            id="overflow by the head",
+        ),
+        pytest.param(
+            [
+                head(b"ab", records=3, size=3, seq=0, writer="a"),
+                chunk(b"cd", seq=1, writer="a"),
+                chunk(b"", seq=2, writer="a"),
+            ],
+            [(DropReason.OVERFLOW, "a", 0, 2), (DropReason.ORPHAN, "a", 2, 0)],
+            id="overflow by a chunk",
+        ),
+        pytest.param(
+            [head(b"a", size=2, seq=0, writer="a")],
+            [(DropReason.LENGTH_MISMATCH, "a", 0, 1)],
+            id="one record too short",
+        ),
+        pytest.param(
+            [head(b"a", records=2, size=3), chunk(b"b")],
+            [(DropReason.LENGTH_MISMATCH, None, 0, 2)],
+            id="records too short",
+        ),
+        pytest.param(
+            [Record(b"abc", ((WRITER_ID, b"a"),))],
+            [(DropReason.BAD_HEADER, None, 0, 3)],
+            id="writer without number",
+        ),
+        pytest.param(
+            [head(b"x", size=41, records=2)],
+            [(DropReason.TOO_LARGE, None, 0, 1)],
+            id="one byte over max_frame_bytes",
+        ),
+        pytest.param(
+            [head(b"a", records=2, size=2, seq=0, writer="a"), chunk(b"b", seq=2, writer="a")],
+            [(DropReason.SEQUENCE_GAP, "a", 0, 1), (DropReason.ORPHAN, "a", 1, 1)],
+            id="chunk missing",
+        ),
+        pytest.param(
+            [head(b"a", records=2, size=2, seq=0, writer="a"), head(b"b", seq=2, writer="a")],
+            [(DropReason.SEQUENCE_GAP, "a", 0, 1)],
+            id="end missing",
+        ),
+        pytest.param(
+            [head(b"a", records=2, size=2, seq=0, writer="a"), head(b"b", seq=1, writer="a")],
+            [(DropReason.INCOMPLETE, "a", 0, 1)],
+            id="superseded",
+        ),
+        pytest.param(
+            [head(b"a", records=2, size=2), head(b"b")],
+            [(DropReason.INCOMPLETE, None, 0, 1)],
+            id="superseded in the lane without numbers",
+        ),
+        pytest.param(
+            [head(b"a", records=2, size=2, timestamp=50), Record(b"", ((b"k", b""),), 151)],
+            [(DropReason.INCOMPLETE, None, 0, 1)],
+            id="abandoned",
+        ),
+        pytest.param(
+            [chunk(b"ab", seq=0, writer="a"), chunk(b"c", seq=1)],
+            [(DropReason.ORPHAN, "a", 0, 2), (DropReason.ORPHAN, None, 1, 1)],
+            id="no head",
+        ),
+    ],
+)
+def test_reasons(records: list[Record], drops: list[tuple[Any, ...]]) -> None:
+    assert dropped(read(make_reader(), place(records))) == drops
+
+
+def test_a_gap_drops_every_open_frame_in_order_of_heads() -> None:
+    opened = [
+        head(b"a", records=2, size=2, seq=0, writer="a"),
+        head(b"bb", records=2, size=3, seq=0, writer="b"),
+        chunk(b"", seq=1, writer="c"),
+        head(b"ccc", records=2, size=4),
+        chunk(b"", seq=0, writer="a"),
+        head(b"x", seq=0, writer="d"),
+    ]
+    reader = make_reader()
+    read(reader, place(opened[:5]))
+    events = read(reader, place(opened[5:], 9))
+    assert dropped(events) == [
+        (DropReason.TRIMMED, "a", 0, 1),
+        (DropReason.TRIMMED, "b", 1, 2),
+        (DropReason.TRIMMED, None, 3, 3),
+    ]
+    assert events[3:] == [GapDetected(5, 9), FrameReceived(b"x", 9, 10, 0, "d", ())]
+    assert reader.buffered_bytes == 0
+
+
+def test_details_name_value_and_limit() -> None:
+    [event] = read(make_reader(), place([head(b"x", size=4141)]))
+    assert isinstance(event, FrameDropped)
+    assert "4141" in event.detail
+    assert "40" in event.detail
+
+
+@pytest.mark.parametrize(
+    ("bad", "detail"),
+    [
+        (((FRAME_RECORDS, b"1"), (FRAME_BYTES, encode_u64(1))), "_frame_records has 1 bytes"),
+        (((FRAME_RECORDS, encode_u64(1)), (FRAME_BYTES, b"")), "_frame_bytes has 0 bytes"),
+        (((FRAME_RECORDS, encode_u64(0)), (FRAME_BYTES, encode_u64(1))), "no record"),
+        (((FRAME_RECORDS, encode_u64(1)), (FRAME_BYTES, encode_u64(0))), "no byte"),
+        (((FRAME_RECORDS, encode_u64(1)),), "missing"),
+        (((FRAME_BYTES, encode_u64(1)),), "missing"),
+        (((DEDUPE_SEQ, b"123456789"),), "_dedupe_seq has 9 bytes"),
+        (((WRITER_ID, b"a"),), "without _dedupe_seq"),
+        (((DEDUPE_SEQ, encode_u64(1)), (WRITER_ID, b"")), "0 bytes"),
+        (((DEDUPE_SEQ, encode_u64(1)), (WRITER_ID, b"a" * 257)), "257"),
+        (((DEDUPE_SEQ, encode_u64(1)), (WRITER_ID, b"\xff")), "UTF-8"),
+    ],
+)
+def test_a_bad_header_costs_one_record_and_says_why(bad: tuple[Header, ...], detail: str) -> None:
+    records = [
+        head(b"a", records=2, size=2, seq=1, writer="a"),
+        Record(b"zz", bad),
+        chunk(b"b", seq=2, writer="a"),
+    ]
+    drop, received = read(FrameReader(), place(records))
+    assert isinstance(drop, FrameDropped)
+    assert (drop.reason, drop.start, drop.num_bytes) == (DropReason.BAD_HEADER, 1, 2)
+    assert detail in drop.detail
+    assert payloads([received]) == [b"ab"]
+
+
+def test_a_dropped_frame_does_not_advance_its_lane() -> None:
+    whole = frame([b"a", b"b", b"c"], seq=0, writer="a")
+    records = [
+        *whole[:2],
+        head(b"x", records=9, size=1, seq=7, writer="a"),
+        chunk(b"y", seq=8, writer="a"),
+        *whole,
+        *whole,
+    ]
+    events = read(FrameReader(), place(records))
+    assert [drop[0] for drop in dropped(events)] == [DropReason.SEQUENCE_GAP, DropReason.OVERFLOW]
+    assert payloads(events) == [b"abc"]
+    assert sum(isinstance(event, DuplicateDropped) for event in events) == 3
+
+
+def test_orphans_do_not_advance_their_lane() -> None:
+    whole = frame([b"a", b"b", b"c"], seq=4, writer="a")
+    events = read(FrameReader(), place([*whole[1:], *whole, *whole[1:]]))
+    assert [drop[0] for drop in dropped(events)] == [DropReason.ORPHAN] * 2
+    assert payloads(events) == [b"abc"]
+
+
+def test_a_gap_between_frames_is_counted_and_passed_over() -> None:
+    records = [head(b"a", seq=0, writer="a"), head(b"b", seq=9, writer="a")]
+    reader = FrameReader()
+    assert payloads(read(reader, place(records))) == [b"a", b"b"]
+    assert reader.stats.sequence_gaps == 1
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_where_a_lane_begins_is_no_gap(first: int) -> None:
+    reader = FrameReader()
+    records = [head(b"a", seq=first, writer="a"), head(b"b", seq=first + 1, writer="a")]
+    assert payloads(read(reader, place(records))) == [b"a", b"b"]
+    assert reader.stats.sequence_gaps == 0
+
+
+# What does not break a frame
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        fence("token"),
+        fence(""),
+        trim(0),
+        Record(b"x", ((b"own", b"1"),)),
+        Record(b"x", ((b"", b"1"), (b"own", b"1"))),
+        Record(b"x", ((WRITER_ID, b"w"),)),
+        head(b"x", seq=0, writer="b"),
+        head(b"x", seq=0),
+        chunk(b"x", seq=0, writer="b"),
+    ],
+)
+@pytest.mark.parametrize("seq", [None, 0])
+def test_strangers_do_not_break_a_frame(stranger: Record, seq: int | None) -> None:
+    first, second, third = frame([b"a", b"b", b"c"], seq=seq, writer=None if seq is None else "a")
+    records = [first, stranger, second, stranger, third]
+    assert b"abc" in payloads(read(FrameReader(), place(records)))
+
+
+def test_commands_and_other_records_are_reported() -> None:
+    records = [fence("tok"), trim(7), Record(b"x", ((b"own", b"1"),), 5), Record(b"bare")]
+    assert read(FrameReader(), place(records, 3)) == [
+        CommandReceived(3, 0, b"fence", b"tok"),
+        CommandReceived(4, 0, b"trim", encode_u64(7)),
+        RecordReceived(SequencedRecord(5, 5, ((b"own", b"1"),), b"x")),
+        RecordReceived(SequencedRecord(6, 0, (), b"bare")),
+    ]
+
+
+def test_a_record_without_headers_is_a_chunk_of_an_open_frame_without_numbers() -> None:
+    numbered = head(b"n", records=2, size=2, seq=0, writer="a")
+    events = read(FrameReader(), place([numbered, head(b"a", records=2, size=2), Record(b"b")]))
+    assert payloads(events) == [b"ab"]
+    events = read(FrameReader(), place([numbered, Record(b"b")]))
+    assert events == [RecordReceived(SequencedRecord(1, 0, (), b"b"))]
+
+
+@given(
+    st.lists(
+        st.builds(head, st.binary(max_size=4), records=st.integers(1, 3), size=st.integers(1, 6))
+        | st.builds(Record, st.binary(max_size=4)),
+        max_size=30,
+    )
+)
+def test_without_numbers_frames_are_those_of_the_npm_package(records: list[Record]) -> None:
+    assembler = FrameAssembler()
+    frames = [assembler.push(record) for record in records]
+    expected = [frame.payload for frame in frames if frame is not None]
+    assert payloads(read(FrameReader(), place(records))) == expected
+
+
+@pytest.mark.parametrize("case", VECTORS["decode"], ids=lambda case: str(case["name"]))
+def test_vectors_of_the_npm_package(case: dict[str, Any]) -> None:
+    limit = case["max_frame_bytes"]
+    reader = FrameReader() if limit is None else FrameReader(max_frame_bytes=limit)
+    records = [
+        Record(bytes.fromhex(pushed["body"]), headers(pushed["headers"]))
+        for pushed in case["records"]
+    ]
+    assert [payload.hex() for payload in payloads(read(reader, place(records)))] == [
+        completed["payload"]
+        for expected in case["expected"]
+        for completed in expected.get("frames", [])
+    ]
+
+
+def test_numbers_without_a_writer_have_a_lane_of_their_own() -> None:
+    records = [
+        head(b"a", seq=5),
+        head(b"b", seq=5, writer="b"),
+        head(b"c"),
+        head(b"d", seq=5),
+        head(b"e", seq=5, writer="b"),
+        head(b"f"),
+        head(b"g", seq=6),
+    ]
+    assert payloads(read(FrameReader(), place(records))) == [b"a", b"b", b"c", b"f", b"g"]
+
+
+def test_interleaved_writers_do_not_reset_each_other() -> None:
+    a, b = frame([b"a"], seq=0, writer="a"), frame([b"b"], seq=0, writer="b")
+    assert payloads(read(FrameReader(), place([*a, *b, *a, *b, *a]))) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("seq", [2**53 - 1, 2**53, U64_MAX])
+def test_numbers_up_to_the_largest(seq: int) -> None:
+    records = [head(b"a", seq=seq, writer="a"), head(b"b", seq=seq, writer="a")]
+    assert payloads(read(FrameReader(), place(records))) == [b"a"]
+
+
+# Silent writers
+
+
+def test_a_frame_is_given_up_after_its_writers_last_record_not_its_first() -> None:
+    def at(timestamp: int) -> Record:
+        return Record(b"", ((b"clock", b""),), timestamp)
+
+    opened = head(b"a", records=3, size=3, seq=0, writer="a", timestamp=0)
+    second = chunk(b"b", seq=1, writer="a", timestamp=100)
+    third = chunk(b"c", seq=2, writer="a", timestamp=300)
+    lively = place([opened, at(100), second, at(200), third])
+    assert payloads(read(make_reader(), lively)) == [b"abc"]
+    silent = place([opened, at(100), second, at(201), third])
+    assert [drop[0] for drop in dropped(read(make_reader(), silent))] == [
+        DropReason.INCOMPLETE,
+        DropReason.ORPHAN,
+    ]
+
+
+def test_a_repeat_is_a_sign_of_life() -> None:
+    first, second = frame([b"a", b"b"], seq=0, writer="a")
+    times = [0, 90, 180, 180]
+    records = [first, first, Record(b"", ((b"k", b""),)), second]
+    placed = [
+        SequencedRecord(i, time, record.headers, record.body)
+        for i, (record, time) in enumerate(zip(records, times, strict=True))
+    ]
+    assert payloads(read(make_reader(), placed)) == [b"ab"]
+
+
+def test_silence_is_ten_minutes_unless_told_otherwise() -> None:
+    for silence, drops in ((600_000, 0), (600_001, 1)):
+        records = place([head(b"a", records=2, size=2), Record(b"", ((b"k", b""),), silence)])
+        assert len(dropped(read(FrameReader(), records))) == drops
+
+
+def test_a_frame_that_was_given_up_pins_neither_memory_nor_the_checkpoint() -> None:
+    reader = make_reader()
+    read(reader, place([head(b"a", records=2, size=2), Record(b"", ((b"k", b""),))]))
+    assert reader.checkpoint().read_from == 0
+    assert reader.buffered_bytes == 1
+    read(reader, place([Record(b"", ((b"k", b""),), 101)], 2))
+    assert reader.checkpoint().read_from == 3
+    assert reader.buffered_bytes == 0
+
+
+# Limits on writers
+
+
+def test_the_writer_longest_silent_is_forgotten_and_its_repeats_pass() -> None:
+    def of(writer: str, seq: int) -> Record:
+        return head(writer.encode(), seq=seq, writer=writer)
+
+    reader = FrameReader(max_writers=2)
+    records = [of("a", 0), of("b", 3), of("a", 1), of("c", 0), of("a", 1), of("b", 3)]
+    assert list(read(reader, place(records)))[3:] == [
+        WriterForgotten("b", 3),
+        FrameReceived(b"c", 3, 4, 0, "c", ()),
+        DuplicateDropped("a", 4, 1),
+        WriterForgotten("c", 0),
+        FrameReceived(b"b", 5, 6, 0, "b", ()),
+    ]
+
+
+def test_idle_writers_are_forgotten_before_open_frames_are_dropped() -> None:
+    records = [
+        head(b"a", records=2, size=2, seq=0, writer="a"),
+        head(b"b", seq=0, writer="b"),
+        head(b"c", records=2, size=2, seq=0, writer="c"),
+        head(b"d", records=2, size=2, seq=0, writer="d"),
+        chunk(b"", seq=1, writer="c"),
+    ]
+    events = read(FrameReader(max_writers=2), place(records))
+    assert events[1] == WriterForgotten("b", 0)
+    assert dropped(events)[0] == (DropReason.EVICTED, "a", 0, 1)
+    assert "2" in next(event.detail for event in events if isinstance(event, FrameDropped))
+
+
+def test_a_writer_whose_frame_was_evicted_is_forgotten_next() -> None:
+    records = [
+        head(b"a", seq=0, writer="a"),
+        head(b"a", records=2, size=2, seq=1, writer="a"),
+        head(b"b", seq=0, writer="b"),
+        head(b"a", seq=0, writer="a"),
+    ]
+    events = read(FrameReader(max_writers=1), place(records))
+    assert dropped(events) == [(DropReason.EVICTED, "a", 1, 1)]
+    assert [event for event in events if isinstance(event, WriterForgotten)] == [
+        WriterForgotten("a", 0),
+        WriterForgotten("b", 0),
+    ]
+    assert payloads(events) == [b"a", b"b", b"a"]
+
+
+def test_the_lane_without_numbers_is_no_writer() -> None:
+    records = [
+        head(b"u", records=2, size=2),
+        head(b"a", records=2, size=2, seq=0, writer="a"),
+        head(b"b", records=2, size=2, seq=0, writer="b"),
+        Record(b"u"),
+        chunk(b"b", seq=1, writer="b"),
+    ]
+    events = read(FrameReader(max_writers=1), place(records))
+    assert dropped(events) == [(DropReason.EVICTED, "a", 1, 1)]
+    assert payloads(events) == [b"uu", b"bb"]
+
+
+def test_records_that_are_not_remembered_forget_no_writer() -> None:
+    known = head(b"a", seq=0, writer="a")
+    strays = [
+        chunk(b"x", seq=9, writer="b"),
+        Record(b"x"),
+        head(b"x"),
+        Record(b"x", ((WRITER_ID, b"w"),)),
+        fence("t"),
+    ]
+    events = read(FrameReader(max_writers=1), place([known, *strays, known]))
+    assert not any(isinstance(event, WriterForgotten) for event in events)
+    assert isinstance(events[-1], DuplicateDropped)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=40))
+def test_no_more_writers_are_known_than_allowed(steps: list[tuple[int, int]]) -> None:
+    reader = FrameReader(max_writers=3)
+    for i, (writer, kind) in enumerate(steps):
+        record = (
+            head(b"a", records=2, size=2, seq=i, writer=str(writer))
+            if kind == 0
+            else chunk(b"a", seq=i, writer=str(writer))
+            if kind == 1
+            else head(b"a", seq=i, writer=str(writer))
+        )
+        read(reader, place([record], i))
+        assert len(reader.checkpoint().lanes) <= 3
+
+
+# Limits on memory
+
+
+def test_max_buffered_bytes_evicts_the_frame_longest_silent() -> None:
+    reader = FrameReader(max_frame_bytes=10, max_buffered_bytes=10)
+    records = [
+        head(b"aaaa", records=3, size=10, seq=0, writer="a"),
+        head(b"bbbb", records=3, size=10, seq=0, writer="b"),
+        chunk(b"a", seq=1, writer="a"),
+        chunk(b"bb", seq=1, writer="b"),
+        head(b"c", seq=0, writer="c"),
+        chunk(b"bbbb", seq=2, writer="b"),
+    ]
+    events = read(reader, place(records[:3]))
+    assert (events, reader.buffered_bytes) == ([], 9)
+    events = read(reader, place(records[3:], 3))
+    assert dropped(events) == [(DropReason.EVICTED, "a", 0, 5)]
+    assert payloads(events) == [b"c", b"bbbbbbbbbb"]
+    assert reader.buffered_bytes == 0
+
+
+KEPT_BY_NOBODY = [
+    pytest.param(chunk(b"x" * 9, seq=7, writer="b"), id="orphan"),
+    pytest.param(head(b"x" * 9, seq=1, writer="b"), id="whole frame"),
+    pytest.param(head(b"x" * 9, records=2, size=10, seq=0, writer="b"), id="repeated head"),
+    pytest.param(head(b"aaaa", records=3, size=10, seq=0, writer="a"), id="repeat of its own"),
+    pytest.param(head(b"x" * 9, records=2, size=11, seq=1, writer="b"), id="too large"),
+    pytest.param(head(b"x" * 9, records=2, size=8, seq=1, writer="b"), id="overflow"),
+    pytest.param(Record(b"x" * 9), id="no headers"),
+    pytest.param(Record(b"x" * 9, ((b"k", b""),)), id="foreign"),
+    pytest.param(Record(b"x" * 9, ((WRITER_ID, b"k"),)), id="bad"),
+    pytest.param(fence("x" * 9), id="command"),
+]
+
+
+@pytest.mark.parametrize("record", KEPT_BY_NOBODY)
+def test_a_record_that_is_not_kept_evicts_nothing(record: Record) -> None:
+    reader = FrameReader(max_frame_bytes=10, max_buffered_bytes=10)
+    read(reader, place([head(b"b", seq=0, writer="b")]))
+    read(reader, place([head(b"aaaa", records=3, size=10, seq=0, writer="a")], 1))
+    events = read(reader, place([record], 2))
+    assert not [drop for drop in dropped(events) if drop[0] is DropReason.EVICTED]
+    rest = [chunk(b"aaa", seq=1, writer="a"), chunk(b"aaa", seq=2, writer="a")]
+    assert payloads(read(reader, place(rest, 3))) == [b"a" * 10]
+
+
+@settings(max_examples=50)
+@given(soups(gaps=False), st.integers(40, 60))
+def test_buffered_bytes_stay_below_the_limit_and_return_to_zero(
+    records: list[SequencedRecord], limit: int
+) -> None:
+    reader = FrameReader(max_frame_bytes=40, max_buffered_bytes=limit)
+    for record in records:
+        read(reader, [record])
+        # An open frame may hold own headers beside its payload: one record beyond the limit.
+        assert 0 <= reader.buffered_bytes <= limit + 3 * 400
+    last = records[-1].seq_num + 1 if records else 0
+    read(reader, place([Record(b"", ((b"k", b""),), 2**50)], last))
+    assert reader.buffered_bytes == 0
+    assert [lane for lane in reader.checkpoint().lanes if lane.head is not None] == []
+
+
+def test_frames_of_many_writers_are_bounded_together() -> None:
+    reader = FrameReader(max_frame_bytes=1000, max_buffered_bytes=5000)
+    records = [head(bytes(900), records=2, size=1000, seq=0, writer=str(i)) for i in range(100)]
+    events = read(reader, place(records))
+    assert reader.buffered_bytes <= 5000
+    assert [drop[1] for drop in dropped(events)] == [str(i) for i in range(95)]
+
+
+# Memory, measured
+
+
+def peak_of(work: Callable[[], object]) -> tuple[int, int]:
+    """Bytes allocated at most, and those kept, while `work` ran."""
+    tracemalloc.start()
+    try:
+        kept = work()
+        current, peak = tracemalloc.get_traced_memory()
+        del kept
+    finally:
+        tracemalloc.stop()
+    return peak, current
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+@pytest.mark.parametrize(
+    ("num_records", "num_bytes"), [(2**60, 2**60), (2**60, 40), (2, 40), (U64_MAX, U64_MAX)]
+)
+def test_what_a_head_declares_allocates_nothing(
+    seq: int | None, num_records: int, num_bytes: int
+) -> None:
+    declared = head(b"x", records=num_records, size=num_bytes, seq=seq)
+    batch = encode(place([declared]))
+    # The limit is raised so that the declared size passes where it can.
+    reader = FrameReader(max_frame_bytes=2**62)
+    peak, _ = peak_of(lambda: list(reader.receive_batch(batch)))
+    assert peak < 20 * KIB
+
+
+def test_many_small_chunks_cost_little() -> None:
+    count = 20_000
+    parts = place([head(b"x", records=count + 1, size=count + 1), *([Record(b"y")] * count)])
+    reader = FrameReader()
+    read(reader, parts[:10])
+    _, kept = peak_of(lambda: read(reader, parts[10:-1]))
+    assert kept < 2 * count
+    assert reader.buffered_bytes == count
+    assert payloads(read(reader, parts[-1:])) == [b"x" + b"y" * count]
+
+
+def test_many_empty_chunks_cost_nothing() -> None:
+    count = 20_000
+    parts = place([head(b"x", records=count + 1, size=1), *([Record(b"")] * count)])
+    reader = FrameReader()
+    read(reader, parts[:10])
+    _, kept = peak_of(lambda: read(reader, parts[10:-1]))
+    assert kept < KIB
+    assert payloads(read(reader, parts[-1:])) == [b"x"]
+
+
+def test_a_small_chunk_does_not_keep_its_batch() -> None:
+    def receive() -> FrameReader:
+        reader = FrameReader()
+        small = head(b"x" * 1000, records=2, size=2000, seq=0, writer="a")
+        filler = head(bytes(500 * KIB), seq=0, writer="b")
+        list(reader.receive_batch(encode(place([small, filler]))))
+        return reader
+
+    _, kept = peak_of(receive)
+    assert kept < 20 * KIB
+
+
+def test_a_received_payload_does_not_keep_its_batch() -> None:
+    def receive() -> list[ReaderEvent]:
+        small, large = head(b"x" * 1000, seq=0, writer="a"), head(bytes(MIB), seq=1, writer="a")
+        return read_batches(FrameReader(), [encode(place([small, large]))])[:1]
+
+    _, kept = peak_of(receive)
+    assert kept < 20 * KIB
+
+
+def test_payloads_are_bytes_however_they_come() -> None:
+    for size in (1, 64 * KIB, MIB - 100):
+        records = place(frame([bytes(size), bytes(size)], seq=0, writer="a"))
+        records += place([head(bytes(size), seq=2, writer="a")], 2)
+        views = [SequencedRecord(r.seq_num, 0, r.headers, memoryview(r.body)) for r in records]
+        for events in (
+            read_batches(FrameReader(), cut(records, 1)),
+            read_batches(FrameReader(), cut(records, 3)),
+            read(FrameReader(), views),
+        ):
+            assert [type(payload) for payload in payloads(events)] == [bytes] * 2
+            assert payloads(events) == [bytes(2 * size), bytes(size)]
+
+
+def test_large_chunks_fill_the_limit_to_the_last_byte() -> None:
+    # Each view keeps its whole batch alive, which is more than the limit allows in sum.
+    parts = [*(bytes([i]) * 100_000 for i in range(5)), b"z"]
+    records = place(frame(parts, seq=0, writer="a"))
+    reader = FrameReader(max_frame_bytes=500_001, max_buffered_bytes=500_001)
+    events = []
+    for batch in cut(records, 1):
+        events += list(reader.receive_batch(batch))
+        assert reader.buffered_bytes <= 500_001
+    assert payloads(events) == [b"".join(parts)]
+    assert reader.buffered_bytes == 0
+
+
+def test_remembered_writers_take_little_memory() -> None:
+    reader = FrameReader(max_writers=100)
+    records = place([head(b"x", seq=0, writer=f"{i:0>256}") for i in range(2000)])
+    read(reader, records[:1])
+
+    def receive() -> None:
+        for _ in reader.receive_records(records[1:]):
+            pass
+
+    _, kept = peak_of(receive)
+    assert kept < 100 * KIB
+
+
+# The iterator
+
+
+def test_state_advances_as_events_are_taken() -> None:
+    reader = FrameReader(start=0)
+    records = place([head(bytes([65 + i]), seq=i, writer="a") for i in range(3)])
+    events = reader.receive_records(records)
+    assert reader.checkpoint() == Checkpoint(0, 0)
+    for i in range(3):
+        next(events)
+        lane = LaneCheckpoint(b"a", i, None)
+        assert reader.checkpoint() == Checkpoint(i + 1, i + 1, (lane,))
+        assert reader.next_seq_num == i + 1
+        assert reader.stats.frames == i + 1
+    assert list(events) == []
+
+
+def begin_records(reader: FrameReader) -> Iterator[ReaderEvent]:
+    return reader.receive_records(place([head(b"a"), head(b"b")]))
+
+
+def begin_batch(reader: FrameReader) -> Iterator[ReaderEvent]:
+    return reader.receive_batch(encode(place([head(b"a"), head(b"b")]), 2))
+
+
+@pytest.mark.parametrize("begin", [begin_records, begin_batch])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda reader: reader.receive_records(place([head(b"c")], 2)),
+        lambda reader: reader.receive_batch(encode(place([head(b"c")], 2))),
+        lambda reader: reader.receive_eof(),
+    ],
+    ids=["records", "batch", "eof"],
+)
+def test_nothing_is_received_before_all_events_were_taken(
+    begin: Callable[[FrameReader], Iterator[ReaderEvent]],
+    taken: int,
+    more: Callable[[FrameReader], Iterator[ReaderEvent]],
+) -> None:
+    reader = FrameReader(start=0)
+    events = begin(reader)
+    for _ in range(taken):
+        next(events)
+    with pytest.raises(LocalProtocolError, match="take all events"):
+        list(more(reader))
+    assert reader.next_seq_num == taken
+    rest = list(events)
+    assert payloads(rest) == [b"a", b"b"][taken:]
+    assert payloads(list(more(reader))) in ([b"c"], [])
+
+
+def test_a_lost_connection_discards_what_was_not_taken() -> None:
+    reader = FrameReader(start=0)
+    records = place([head(b"a"), head(b"b")])
+    next(reader.receive_records(records))
+    reader.connection_lost()
+    assert reader.next_seq_num == 1
+    assert payloads(read(reader, records[1:])) == [b"b"]
+
+
+def test_sequence_numbers_that_go_back_are_refused_and_the_reader_goes_on() -> None:
+    reader = FrameReader()
+    read(reader, place(frame([b"a", b"b"], seq=0, writer="a")[:1], 5))
+    before = reader.checkpoint()
+    for seq_num in (5, 4, 0):
+        with pytest.raises(RemoteProtocolError, match=f"record {seq_num} came where 6 was next"):
+            read(reader, place([head(b"x")], seq_num))
+        assert reader.checkpoint() == before
+    events = read(reader, place([chunk(b"b", seq=1, writer="a")], 6))
+    assert payloads(events) == [b"ab"]
+
+
+def test_numbers_that_go_back_inside_a_batch_are_found_after_the_records_before() -> None:
+    reader = FrameReader()
+    events = reader.receive_records(place([head(b"a"), head(b"b"), head(b"c")], at=[7, 8, 8]))
+    assert payloads([next(events), next(events)]) == [b"a", b"b"]
+    with pytest.raises(RemoteProtocolError, match="record 8 came where 9"):
+        next(events)
+    assert payloads(read(reader, place([head(b"d")], 9))) == [b"d"]
+
+
+def test_a_garbled_batch_is_refused_and_the_reader_goes_on() -> None:
+    reader = FrameReader()
+    batch = encode(place([head(b"a"), head(b"b")]))
+    events: list[ReaderEvent] = []
+    with pytest.raises(RemoteProtocolError):
+        events.extend(reader.receive_batch(batch[:-1]))
+    assert payloads(events) == [b"a"]
+    assert reader.next_seq_num == 1
+    assert payloads(read_batches(reader, [encode(place([head(b"b")], 1))])) == [b"b"]
+
+
+# The end of the books
+
+
+def test_eof_tells_of_incomplete_frames_and_leaves_the_checkpoint() -> None:
+    reader = FrameReader()
+    read(
+        reader,
+        place(
+            [
+                head(b"bb", records=2, size=9, seq=3, writer="b"),
+                head(b"a", records=3, size=9),
+                chunk(b"a"),
+                head(b"x", seq=0, writer="x"),
+                fence("t"),
+            ]
+        ),
+    )
+    before = reader.checkpoint()
+    buffered = reader.buffered_bytes
+    events = list(reader.receive_eof())
+    assert dropped(events) == [
+        (DropReason.INCOMPLETE, "b", 0, 2),
+        (DropReason.INCOMPLETE, None, 1, 2),
+    ]
+    assert reader.checkpoint() == before
+    assert reader.buffered_bytes == buffered
+    assert before.read_from == 0
+
+
+@pytest.mark.parametrize("is_consumed", [True, False])
+def test_nothing_is_received_after_eof(is_consumed: bool) -> None:
+    reader = FrameReader()
+    read(reader, place([head(b"a", records=2, size=2)]))
+    end = reader.receive_eof()
+    if is_consumed:
+        assert len(list(end)) == 1
+    with pytest.raises(LocalProtocolError, match="no more records"):
+        list(reader.receive_records(place([chunk(b"b")], 1)))
+    with pytest.raises(LocalProtocolError, match="no more records"):
+        list(reader.receive_batch(b""))
+    with pytest.raises(LocalProtocolError, match="no more records"):
+        list(reader.receive_eof())
+
+
+def test_eof_with_nothing_open_says_nothing() -> None:
+    reader = FrameReader()
+    read(reader, place([head(b"a")]))
+    assert list(reader.receive_eof()) == []
+
+
+# The tail
+
+
+def test_caught_up_comes_once_and_again_when_something_changed() -> None:
+    reader = FrameReader(start=0)
+    batch = place([head(b"a"), head(b"b")])
+    at_two, later = StreamPosition(2, 0), StreamPosition(2, 9)
+    assert read_batches(reader, [encode(batch[:1], 2)])[1:] == []
+    assert reader.caught_up is None
+    assert read_batches(reader, [encode(batch[1:], 2)])[1:] == [CaughtUp(at_two)]
+    assert reader.caught_up == at_two
+    assert read_batches(reader, [encode([], 2)] * 2) == []
+    assert read_batches(reader, [encode([], 2, 9)]) == [CaughtUp(later)]
+    assert len(read_batches(reader, [encode(place([head(b"c")], 2))])) == 1
+    assert reader.caught_up is None
+    assert read_batches(reader, [encode([], 3)]) == [CaughtUp(StreamPosition(3, 0))]
+    reader.connection_lost()
+    assert reader.caught_up is None
+    assert read_batches(reader, [encode([], 3)]) == [CaughtUp(StreamPosition(3, 0))]
+
+
+def test_caught_up_ends_when_the_tail_moves_on() -> None:
+    reader = FrameReader(start=0)
+    read_batches(reader, [encode(place([head(b"a")]), 1)])
+    assert len(read_batches(reader, [encode(place([head(b"b")], 1), 5)])) == 1
+    assert reader.caught_up is None
+
+
+def test_a_heartbeat_jumps_over_a_trimmed_region() -> None:
+    reader = FrameReader(start=0)
+    read(reader, place([head(b"a", records=2, size=2, seq=0, writer="a")]))
+    events = read_batches(reader, [encode([], 9)])
+    assert dropped(events[:1]) == [(DropReason.TRIMMED, "a", 0, 1)]
+    assert events[1:] == [GapDetected(1, 9), CaughtUp(StreamPosition(9, 0))]
+    assert reader.checkpoint() == Checkpoint(9, 9)
+    assert payloads(read(reader, place([head(b"b")], 9))) == [b"b"]
+
+
+def test_a_heartbeat_is_no_gap_where_reading_begins_anywhere() -> None:
+    reader = FrameReader()
+    assert read_batches(reader, [encode([], 9)]) == [CaughtUp(StreamPosition(9, 0))]
+    assert reader.next_seq_num == 9
+
+
+@pytest.mark.parametrize("data", [b"", encode([])])
+def test_a_batch_of_nothing_changes_nothing(data: bytes) -> None:
+    reader = FrameReader()
+    assert read_batches(reader, [data]) == []
+    assert reader.next_seq_num is None
+
+
+def test_reading_may_begin_anywhere_or_where_it_is_told() -> None:
+    records = place([head(b"a")], 7)
+    assert len(read(FrameReader(), records)) == 1
+    assert read(FrameReader(start=5), records)[0] == GapDetected(5, 7)
+    assert read(FrameReader(start=7), records)[0] != GapDetected(5, 7)
+    with pytest.raises(RemoteProtocolError):
+        read(FrameReader(start=8), records)
+
+
+def test_no_checkpoint_before_the_first_record() -> None:
+    reader = FrameReader()
+    with pytest.raises(LocalProtocolError, match="first record"):
+        reader.checkpoint()
+    assert FrameReader(start=3).checkpoint() == Checkpoint(3, 3)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"max_frame_bytes": 0}, "max_frame_bytes .* not 0"),
+        ({"max_frame_bytes": -1}, "max_frame_bytes .* not -1"),
+        ({"max_frame_bytes": 1.5}, "max_frame_bytes .* not 1.5"),
+        ({"max_writers": 0}, "max_writers .* not 0"),
+        ({"max_writers": "9"}, "max_writers .* not '9'"),
+        ({"abandon_after": 0}, "abandon_after .* not 0"),
+        ({"abandon_after": None}, "abandon_after .* not None"),
+        ({"start": -1}, "start .* not -1"),
+        ({"start": "0"}, "start .* not '0'"),
+        ({"start": 1.0}, "start .* not 1.0"),
+        ({"max_buffered_bytes": "9"}, "max_buffered_bytes .* not '9'"),
+        ({"max_buffered_bytes": 2.5e9}, "max_buffered_bytes .* not 2"),
+        ({"max_buffered_bytes": 1024}, r"max_buffered_bytes \(1024\).*max_frame_bytes"),
+        (
+            {"max_buffered_bytes": DEFAULT_MAX_FRAME_BYTES - 1},
+            rf"max_buffered_bytes .*max_frame_bytes \({DEFAULT_MAX_FRAME_BYTES}\)",
+        ),
+        ({"max_frame_bytes": True}, "max_frame_bytes .* not True"),
+    ],
+)
+def test_refuses_arguments(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(LocalProtocolError, match=named):
+        FrameReader(**arguments)
+
+
+def test_defaults() -> None:
+    assert DEFAULT_MAX_WRITERS == 4096
+    assert DEFAULT_ABANDON_AFTER == 600_000
+    assert DEFAULT_MAX_BUFFERED_BYTES >= 2 * DEFAULT_MAX_FRAME_BYTES
+
+
+def test_the_least_that_is_allowed() -> None:
+    reader = FrameReader(
+        start=0, max_frame_bytes=1, max_writers=1, max_buffered_bytes=1, abandon_after=1
+    )
+    assert payloads(read(reader, place([head(b"a"), head(b"bb"), head(b"c")]))) == [b"a", b"c"]
+    # With no word on buffers there is room for the largest frame.
+    FrameReader(max_frame_bytes=2**40)
+
+
+# Hostile bytes
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_raise_nothing_else(data: bytes) -> None:
+    reader = make_reader()
+    try:
+        events = list(reader.receive_batch(data))
+    except RemoteProtocolError:
+        return
+    assert all(isinstance(event, ReaderEvent) for event in events)
+
+
+@settings(max_examples=50)
+@given(soups(), st.data())
+def test_mutated_batches_raise_nothing_else(
+    records: list[SequencedRecord], data: st.DataObject
+) -> None:
+    batch = bytearray(encode(records, 40))
+    for _ in range(data.draw(st.integers(1, 4))):
+        if batch:
+            batch[data.draw(st.integers(0, len(batch) - 1))] = data.draw(st.integers(0, 255))
+    reader = make_reader()
+    events: list[ReaderEvent] = []
+    try:
+        events.extend(reader.receive_batch(bytes(batch)))
+    except RemoteProtocolError:
+        reader.connection_lost()
+    assert all(isinstance(event, ReaderEvent) for event in events)
+    if reader.next_seq_num is not None and reader.next_seq_num < U64_MAX - 1:
+        # Whatever came, a reader goes on and can be resumed.
+        following = place([head(b"x", seq=U64_MAX, writer="new")], reader.next_seq_num)
+        assert payloads(read(reader, following)) == [b"x"]
+        Checkpoint.from_json(reader.checkpoint().to_json())
+
+
+@given(
+    st.lists(
+        st.builds(
+            SequencedRecord,
+            st.just(0),
+            u64s,
+            st.lists(
+                st.tuples(
+                    st.sampled_from([FRAME_RECORDS, FRAME_BYTES, DEDUPE_SEQ, WRITER_ID, b"", b"k"]),
+                    st.binary(max_size=9) | u64s.map(encode_u64),
+                ),
+                max_size=6,
+            ).map(tuple),
+            st.binary(max_size=9),
+        ),
+        max_size=12,
+    )
+)
+def test_any_headers_make_events(records: list[SequencedRecord]) -> None:
+    placed = [
+        SequencedRecord(i, record.timestamp, record.headers, record.body)
+        for i, record in enumerate(records)
+    ]
+    events = read(make_reader(), placed)
+    assert all(isinstance(event, ReaderEvent) for event in events)
+    assert read_batches(make_reader(), [encode(placed)]) == events
+
+
+@settings(max_examples=50)
+@given(lane_frames("a", is_numbered=True, max_frames=6))
+def test_every_prefix_of_a_stream_gives_a_prefix_of_its_messages(records: list[Record]) -> None:
+    whole = payloads(read(FrameReader(), place(records)))
+    for end in range(len(records)):
+        part = payloads(read(FrameReader(), place(records[:end])))
+        assert part == whole[: len(part)]

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from attrs import evolve
+from attrs.exceptions import FrozenInstanceError
+
+from s2frames.checkpoint import Checkpoint
+from s2frames.compression import Compression
+from s2frames.errors import LocalProtocolError
+from s2frames.settings import (
+    ACCESS_TOKEN_VARIABLE,
+    ACCOUNT_ENDPOINT_VARIABLE,
+    BASIN_ENDPOINT_VARIABLE,
+    AppendSettings,
+    Endpoints,
+    ReadSettings,
+    Settings,
+)
+
+TOKEN = "token-hunter2"
+BASIN = "my-basin"
+
+
+# Endpoints
+
+
+def test_the_default_is_the_cloud() -> None:
+    endpoints = Endpoints()
+    assert endpoints.account_url() == "https://a.s2.dev"
+    assert endpoints.basin_url(BASIN) == "https://my-basin.b.s2.dev"
+    assert endpoints.is_private
+
+
+def test_one_url_for_everything() -> None:
+    endpoints = Endpoints.at("http://localhost:8080/")
+    assert endpoints.account_url() == "http://localhost:8080"
+    assert endpoints.basin_url(BASIN) == "http://localhost:8080"
+
+
+def test_a_path_is_kept_and_may_hold_the_basin() -> None:
+    endpoints = Endpoints("https://host/s2/", "https://host/{basin}/s2/")
+    assert endpoints.account_url() == "https://host/s2"
+    assert endpoints.basin_url(BASIN) == "https://host/my-basin/s2"
+
+
+def test_a_basin_cannot_lead_elsewhere() -> None:
+    with pytest.raises(LocalProtocolError, match="evil"):
+        Endpoints().basin_url("evil.example/")
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://a.s2.dev", True),
+        ("HTTPS://a.s2.dev", True),
+        ("http://localhost", True),
+        ("http://LOCALHOST:80", True),
+        ("http://s2.localhost:8080", True),
+        ("http://127.0.0.1:80", True),
+        ("http://127.8.9.1", True),
+        ("http://[::1]:80", True),
+        ("http://{basin}.localhost", True),
+        ("http://a.s2.dev", False),
+        ("http://notlocalhost", False),
+        ("http://localhost.example.com", False),
+        ("http://127.0.0.1.example.com", False),
+        ("http://10.0.0.1", False),
+        ("http://0.0.0.0", False),
+        ("http://[::]", False),
+    ],
+)
+def test_is_private(url: str, private: bool) -> None:
+    assert Endpoints(basin=url).is_private is private
+    assert Endpoints(account=url.replace("{basin}", BASIN)).is_private is private
+
+
+BAD_URLS: list[Any] = [
+    "",
+    "localhost:8080",
+    "//localhost",
+    "ftp://localhost",
+    "http://",
+    "http://:80",
+    "http://localhost:port",
+    "http://localhost:99999",
+    "http://[::1",
+    "http://user@localhost",
+    "http://localhost?a=b",
+    "http://localhost#a",
+    None,
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_refuses_what_is_no_endpoint(url: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="the account endpoint"):
+        Endpoints(account=url)
+    with pytest.raises(LocalProtocolError, match="the basin endpoint"):
+        Endpoints(basin=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2@localhost",
+        "http://localhost/?key=hunter2",
+        "http://localhost/#hunter2",
+        "ftp://user:hunter2@localhost",
+        "http://user:hunter2@localhost:port",
+        "http://user:hunter2@",
+    ],
+)
+def test_a_refused_url_does_not_show_its_secrets(url: str) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        Endpoints.at(url)
+    assert "hunter2" not in str(caught.value)
+
+
+# Settings
+
+
+def test_defaults() -> None:
+    settings = Settings()
+    assert settings.access_token is None
+    assert settings.endpoints == Endpoints()
+    assert settings.compression is Compression.NONE
+    assert (settings.connect_timeout, settings.request_timeout) == (3.0, 5.0)
+
+
+def test_the_token_is_never_shown() -> None:
+    settings = Settings(access_token=TOKEN)
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(settings)
+
+
+def test_settings_are_frozen() -> None:
+    settings: Any = Settings()
+    with pytest.raises(FrozenInstanceError):
+        settings.allow_insecure = True
+
+
+@pytest.mark.parametrize("token", ["", "hunter2\n", "hunter2\0", "hünter2", "hunter2\x7f"])
+def test_refuses_a_token_that_no_header_can_hold(token: str) -> None:
+    with pytest.raises(LocalProtocolError, match="printable ASCII") as caught:
+        Settings(access_token=token)
+    assert "nter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["connect_timeout", "request_timeout"])
+@pytest.mark.parametrize("seconds", [0, -1, -0.5, float("nan")])
+def test_refuses_a_time_that_is_not_above_zero(name: str, seconds: float) -> None:
+    changes: Any = {name: seconds}
+    with pytest.raises(LocalProtocolError, match=f"{name} .* not {seconds}"):
+        Settings(**changes)
+
+
+OPEN = Endpoints.at("http://s2.example.com")
+HALF_OPEN = Endpoints(basin="http://s2.example.com")
+
+
+@pytest.mark.parametrize("endpoints", [OPEN, HALF_OPEN])
+def test_a_token_over_plain_http_is_refused(endpoints: Endpoints) -> None:
+    with pytest.raises(LocalProtocolError, match="allow_insecure=True") as caught:
+        Settings(access_token=TOKEN, endpoints=endpoints)
+    assert "hunter2" not in str(caught.value)
+    assert "--allow-insecure" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "endpoints", "allow_insecure"),
+    [
+        (TOKEN, OPEN, True),
+        (None, OPEN, False),
+        (TOKEN, Endpoints.at("http://localhost"), False),
+        (TOKEN, Endpoints.at("https://s2.example.com"), False),
+    ],
+)
+def test_a_token_that_stays_private_or_is_allowed_out(
+    token: str | None, endpoints: Endpoints, allow_insecure: bool
+) -> None:
+    settings = Settings(access_token=token, endpoints=endpoints, allow_insecure=allow_insecure)
+    assert settings.access_token == token
+
+
+def test_a_changed_copy_is_checked_again() -> None:
+    settings = Settings(access_token=TOKEN)
+    with pytest.raises(LocalProtocolError, match="allow_insecure"):
+        evolve(settings, endpoints=OPEN)
+
+
+# The environment
+
+
+def test_from_env() -> None:
+    settings = Settings.from_env(
+        {
+            ACCESS_TOKEN_VARIABLE: TOKEN,
+            ACCOUNT_ENDPOINT_VARIABLE: "http://localhost:1",
+            BASIN_ENDPOINT_VARIABLE: "http://localhost:2",
+            "HOME": "/elsewhere",
+        }
+    )
+    assert settings.access_token == TOKEN
+    assert settings.endpoints == Endpoints("http://localhost:1", "http://localhost:2")
+
+
+def test_the_variables_are_those_of_the_official_clients() -> None:
+    assert ACCESS_TOKEN_VARIABLE == "S2_ACCESS_TOKEN"
+    assert ACCOUNT_ENDPOINT_VARIABLE == "S2_ACCOUNT_ENDPOINT"
+    assert BASIN_ENDPOINT_VARIABLE == "S2_BASIN_ENDPOINT"
+
+
+@pytest.mark.parametrize("environ", [{}, {ACCESS_TOKEN_VARIABLE: "", BASIN_ENDPOINT_VARIABLE: ""}])
+def test_what_is_unset_or_empty_keeps_its_default(environ: dict[str, str]) -> None:
+    assert Settings.from_env(environ) == Settings()
+
+
+def test_changes_win_over_the_environment() -> None:
+    environ = {ACCESS_TOKEN_VARIABLE: TOKEN, BASIN_ENDPOINT_VARIABLE: "http://localhost:2"}
+    settings = Settings.from_env(environ, access_token="other", connect_timeout=9.0)
+    assert settings.access_token == "other"
+    assert settings.connect_timeout == 9.0
+    assert settings.endpoints.basin == "http://localhost:2"
+
+
+def test_the_environment_is_checked_as_arguments_are() -> None:
+    environ = {ACCESS_TOKEN_VARIABLE: TOKEN, ACCOUNT_ENDPOINT_VARIABLE: "http://s2.example.com"}
+    with pytest.raises(LocalProtocolError, match="allow_insecure"):
+        Settings.from_env(environ)
+    assert Settings.from_env(environ, allow_insecure=True).allow_insecure
+
+
+# Headers
+
+
+def test_headers_on_one_url_name_the_basin() -> None:
+    settings = Settings(access_token=TOKEN, endpoints=Endpoints.at("http://localhost"))
+    assert settings.account_headers() == {"authorization": f"Bearer {TOKEN}"}
+    assert settings.basin_headers(BASIN) == {
+        "authorization": f"Bearer {TOKEN}",
+        "s2-basin": BASIN,
+    }
+
+
+def test_headers_where_the_url_names_the_basin() -> None:
+    assert Settings().account_headers() == {}
+    assert Settings().basin_headers(BASIN) == {}
+    assert Settings(access_token=TOKEN).basin_headers(BASIN) == {"authorization": f"Bearer {TOKEN}"}
+
+
+def test_a_basin_cannot_smuggle_a_header() -> None:
+    settings = Settings(endpoints=Endpoints.at("http://localhost"))
+    with pytest.raises(LocalProtocolError, match="basin"):
+        settings.basin_headers("my-basin\r\nx: y")
+
+
+# Sessions
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"dedupe": False},
+        {"writer_id": "w", "first_dedupe_seq": 0},
+        {"linger": 0.0},
+        {"burst_batches": None},
+        {"burst_batches": 1},
+        {"burst_batches": 500},
+    ],
+)
+def test_append_settings(arguments: dict[str, Any]) -> None:
+    settings = AppendSettings(**arguments)
+    assert {name: getattr(settings, name) for name in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"writer_id": "w"}, "writer_id and first_dedupe_seq go together"),
+        ({"first_dedupe_seq": 0}, "writer_id and first_dedupe_seq go together"),
+        ({"writer_id": "w", "first_dedupe_seq": 0, "dedupe": False}, "dedupe=True"),
+        ({"linger": -0.001}, "linger .* not -0.001"),
+        ({"linger": float("nan")}, "linger .* not nan"),
+        ({"burst_batches": 0}, "burst_batches .* not 0"),
+        ({"burst_batches": 501}, "burst_batches .* 500, not 501"),
+    ],
+)
+def test_refused_append_settings(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(LocalProtocolError, match=named):
+        AppendSettings(**arguments)
+
+
+CHECKPOINT = Checkpoint(read_from=3, seen_through=5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"start": 0},
+        {"start": 2**64 - 1},
+        {"start": CHECKPOINT},
+        {"timestamp": 0},
+        {"start": 0, "timestamp": 2**64 - 1},
+        {"limit": 1},
+    ],
+)
+def test_read_settings(arguments: dict[str, Any]) -> None:
+    settings = ReadSettings(**arguments)
+    assert {name: getattr(settings, name) for name in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"start": -1}, "start .* not -1"),
+        ({"start": 2**64}, f"start .* not {2**64}"),
+        ({"start": "0"}, "start .* not '0'"),
+        ({"start": None}, "start .* not None"),
+        ({"start": 1, "timestamp": 1}, "start or timestamp"),
+        ({"start": CHECKPOINT, "timestamp": 1}, "give no timestamp"),
+        ({"timestamp": -1}, "timestamp .* not -1"),
+        ({"timestamp": 2**64}, f"timestamp .* not {2**64}"),
+        ({"limit": 0}, "limit .* not 0"),
+        ({"limit": -1}, "limit .* not -1"),
+    ],
+)
+def test_refused_read_settings(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(LocalProtocolError, match=named):
+        ReadSettings(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"access_token": 5}, "the access token must be a str, not int"),
+        ({"access_token": "hunter2 "}, "without spaces"),
+        ({"endpoints": "http://localhost"}, "endpoints must be a Endpoints, not str"),
+        ({"compression": "gzip"}, "compression must be a Compression, not str"),
+        ({"connect_timeout": "5"}, "connect_timeout must be a number of seconds"),
+        ({"request_timeout": None}, "request_timeout must be a number of seconds"),
+        ({"allow_insecure": "no"}, "allow_insecure must be a bool, not str"),
+    ],
+)
+def test_refuses_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=message) as caught:
+        Settings(**arguments)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"burst_batches": "x"}, "burst_batches must be an int from 1 to 500"),
+        ({"linger": None}, "linger must be a number of seconds"),
+        ({"dedupe": 1}, "dedupe must be a bool"),
+    ],
+)
+def test_refuses_append_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=message):
+        AppendSettings(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limit": "5"}, "limit must be an int from 1"),
+        ({"limit": 1.5}, "limit must be an int from 1"),
+        ({"follow": "no"}, "follow must be a bool, not str"),
+    ],
+)
+def test_refuses_read_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=message):
+        ReadSettings(**arguments)
+
+
+def test_zstd_without_its_extra_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ImportError, match=r"pip install 's2frames\[zstd\]'"):
+        Settings(compression=Compression.ZSTD)
+
+
+def test_endpoints_that_are_given_spare_those_of_the_environment() -> None:
+    environ = {"S2_BASIN_ENDPOINT": "nonsense"}
+    endpoints = Endpoints.at("http://localhost")
+    assert Settings.from_env(environ, endpoints=endpoints).endpoints == endpoints
+    with pytest.raises(LocalProtocolError, match="the basin endpoint"):
+        Settings.from_env(environ)
