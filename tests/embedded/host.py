@@ -1,0 +1,196 @@
+"""A host for the tests: plays the client and the clock of one service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+
+from s2frames.compression import Compression
+from s2frames.embedded import Exchange, Service
+from s2frames.records import AppendAck, Record
+from s2frames.s2s import Message, MessageDecoder, Terminal, encode_message
+from s2frames.wire import (
+    AppendInput,
+    ReadBatch,
+    decode_append_ack,
+    decode_read_batch,
+    encode_append_input,
+    encode_conditions,
+)
+
+BASIN = "test-basin"
+STREAM = "room/1"
+RECORDS = "/v1/streams/room%2F1/records"
+S2S = {"content-type": "s2s/proto"}
+PROTOBUF = {"content-type": "application/protobuf", "accept": "application/protobuf"}
+EVENTS = {"accept": "text/event-stream"}
+
+#: When a test starts, in seconds since the Unix epoch.
+EPOCH = 1_000_000.0
+
+
+@define
+class Reply:
+    """A whole response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """Status and error code."""
+        return self.status, self.json["code"]
+
+
+@define
+class Host:
+    """One service and its clock."""
+
+    service: Service = field(factory=lambda: Service(random=lambda: 0.5))
+    now: float = EPOCH
+    woken: list[Exchange | None] = field(factory=list)
+
+    def open(
+        self, method: str, target: str, headers: dict[str, str] | None = None, basin: str = BASIN
+    ) -> Exchange:
+        """Start a request to a stream of `basin`."""
+        opened: list[Exchange] = []
+
+        def on_output() -> None:
+            self.woken.append(opened[0] if opened else None)
+
+        exchange = self.service.open(
+            method, target, {"s2-basin": basin, **(headers or {})}, self.now, on_output
+        )
+        opened.append(exchange)
+        return exchange
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+        **more: str,
+    ) -> Reply:
+        """A whole request; its answer must come without waiting."""
+        exchange = self.open(method, target, headers, **more)
+        if body:
+            exchange.receive_data(body, self.now)
+        exchange.receive_eof(self.now)
+        return finish(exchange)
+
+    def send_json(
+        self, method: str, target: str, value: Any, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """A whole request with a JSON body."""
+        headers = {"content-type": "application/json", **(headers or {})}
+        return self.send(method, target, headers, json.dumps(value).encode())
+
+    def append(
+        self,
+        records: Sequence[Record],
+        match_seq_num: int | None = None,
+        fencing_token: str | None = None,
+    ) -> Reply:
+        """One batch in protobuf."""
+        body = encode_any_input(records, match_seq_num, fencing_token)
+        return self.send("POST", RECORDS, PROTOBUF, body)
+
+    def append_ok(self, *records: Record) -> AppendAck:
+        """One batch that must be accepted."""
+        reply = self.append(records)
+        assert reply.status == 200, reply
+        return decode_append_ack(reply.body)
+
+    def read_s2s(self, query: str = "") -> Exchange:
+        """Start an S2S read session."""
+        return self.open("GET", f"{RECORDS}?{query}", S2S)
+
+
+def make_host(**basin_config: Any) -> Host:
+    """A host whose service has the basin and the stream of the tests."""
+    host = Host()
+    config = {"config": basin_config}
+    assert host.send_json("PUT", f"/v1/basins/{BASIN}", config).status == 201
+    assert host.send_json("PUT", "/v1/streams/room%2F1", {}).status == 201
+    return host
+
+
+def drain(exchange: Exchange) -> list[bytes]:
+    """Everything that can be sent now."""
+    sent = []
+    while chunks := exchange.data_to_send():
+        sent += chunks
+    return sent
+
+
+def finish(exchange: Exchange) -> Reply:
+    """The whole response, which must not need to wait."""
+    body = b"".join(drain(exchange))
+    assert exchange.finished
+    assert exchange.response is not None
+    return Reply(exchange.response.status, dict(exchange.response.headers), body)
+
+
+def messages(data: bytes) -> list[Message | Terminal]:
+    """The S2S messages in `data`, which holds nothing else."""
+    decoder = MessageDecoder()
+    decoder.receive_data(data)
+    found = []
+    while (message := decoder.next_message()) is not None:
+        found.append(message)
+    decoder.receive_eof()
+    return found
+
+
+def drain_messages(exchange: Exchange) -> list[Message | Terminal]:
+    """The S2S messages that can be sent now."""
+    return messages(b"".join(drain(exchange)))
+
+
+def drain_batches(exchange: Exchange) -> list[ReadBatch]:
+    """The read batches that can be sent now; there must be no terminal message."""
+    batches = []
+    for message in drain_messages(exchange):
+        assert isinstance(message, Message), message
+        batches.append(decode_read_batch(message.body))
+    return batches
+
+
+def seq_nums(batches: Sequence[ReadBatch]) -> list[int]:
+    """Of all records in `batches`."""
+    return [record.seq_num for batch in batches for record in batch.records]
+
+
+def encode_any_input(
+    records: Sequence[Record], match_seq_num: int | None, fencing_token: str | None
+) -> bytes:
+    """An `AppendInput`, also with conditions that no client of ours would send."""
+    conditions = encode_conditions(match_seq_num, fencing_token)
+    return encode_append_input(AppendInput(records)) + conditions
+
+
+def encode_batch(
+    records: Sequence[Record],
+    match_seq_num: int | None = None,
+    fencing_token: str | None = None,
+    compression: Compression = Compression.NONE,
+) -> bytes:
+    """A batch as a message of an append session."""
+    body = encode_any_input(records, match_seq_num, fencing_token)
+    return b"".join(encode_message(body, compression))
+
+
+def bodies(*texts: str) -> list[Record]:
+    """Records with these bodies."""
+    return [Record(text.encode()) for text in texts]
