@@ -7,6 +7,7 @@ messages (`FrameReader`), and the two into sessions with the service (`AppendPro
 
 from __future__ import annotations
 
+from s2frames.append import AppendEvent, AppendProtocol, AppendState
 from s2frames.checkpoint import Checkpoint, LaneCheckpoint
 from s2frames.chunking import MAX_CHUNK_BODY_BYTES, chunk_bytes
 from s2frames.codecs import BYTES, JSON, MSGPACK, TEXT, Codec
@@ -60,6 +61,10 @@ from s2frames.framing import (
     parse_frame_headers,
 )
 from s2frames.http import Request
+from s2frames.inbox import Inbox, OnCorrupt, ReceivedMessage
+from s2frames.options import AppendOptions, ReadOptions
+from s2frames.outbox import Outbox
+from s2frames.read import ReadEvent, ReadProtocol, ReadState
 from s2frames.reader import FrameReader, ReaderStats
 from s2frames.records import (
     MAX_BATCH_BYTES,
@@ -75,7 +80,9 @@ from s2frames.records import (
     trim,
 )
 from s2frames.rest import BasinInfo, Provisioned, StreamInfo
+from s2frames.session import Action, CloseRequest, EndData, OpenRequest, SendData, SessionEnded
 from s2frames.settings import AppendSettings, Endpoints, ReadSettings, Settings
+from s2frames.target import StreamTarget
 from s2frames.u64 import decode_u64, encode_u64
 from s2frames.wire import AppendInput, ReadBatch, decode_append_ack
 from s2frames.writer import Batch, FrameWriter
@@ -90,10 +97,15 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "MSGPACK",
     "TEXT",
+    "Action",
     "AppendAck",
     "AppendConditionFailed",
+    "AppendEvent",
     "AppendInput",
+    "AppendOptions",
+    "AppendProtocol",
     "AppendSettings",
+    "AppendState",
     "Appended",
     "BasinConfig",
     "BasinInfo",
@@ -101,6 +113,7 @@ __all__ = [
     "CaughtUp",
     "Checkpoint",
     "Cipher",
+    "CloseRequest",
     "Codec",
     "CodecError",
     "CommandReceived",
@@ -109,6 +122,7 @@ __all__ = [
     "DedupeFilter",
     "DropReason",
     "DuplicateDropped",
+    "EndData",
     "Endpoints",
     "FencingTokenMismatch",
     "FrameAssembler",
@@ -122,29 +136,41 @@ __all__ = [
     "FramesDurable",
     "GapDetected",
     "Header",
+    "Inbox",
     "LaneCheckpoint",
     "LocalProtocolError",
+    "OnCorrupt",
+    "OpenRequest",
+    "Outbox",
     "Outcome",
     "Provisioned",
     "RangeNotSatisfiable",
     "ReadBatch",
+    "ReadEvent",
+    "ReadOptions",
+    "ReadProtocol",
     "ReadSettings",
+    "ReadState",
     "ReaderEvent",
     "ReaderStats",
+    "ReceivedMessage",
     "Record",
     "RecordReceived",
     "RemoteProtocolError",
     "Request",
     "Retention",
     "S2FramesError",
+    "SendData",
     "SeqNumMismatch",
     "SequencedRecord",
     "ServiceError",
+    "SessionEnded",
     "Settings",
     "StorageClass",
     "StreamConfig",
     "StreamInfo",
     "StreamPosition",
+    "StreamTarget",
     "TimestampingMode",
     "TransportError",
     "WriterConflict",

@@ -1,0 +1,47 @@
+"""Which stream, and how to reach it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from attrs import field, frozen
+
+from s2frames.errors import LocalProtocolError
+from s2frames.records import check_basin_name, check_stream_name
+from s2frames.rest import stream_url
+from s2frames.settings import Settings
+
+__all__ = ["StreamTarget"]
+
+# Every algorithm that S2 offers takes a key of 256 bits.
+_ENCRYPTION_KEY_BYTES = 32
+
+
+def _check_key(_instance: object, _attribute: object, key: bytes | None) -> None:
+    # The key itself stays out of the message.
+    if key is not None and not (isinstance(key, bytes) and len(key) == _ENCRYPTION_KEY_BYTES):
+        raise LocalProtocolError(f"encryption_key must be {_ENCRYPTION_KEY_BYTES} bytes")
+
+
+@frozen
+class StreamTarget:
+    """A stream of a basin, with all that a request to it needs."""
+
+    settings: Settings
+    basin: str = field(converter=check_basin_name)
+    stream: str = field(converter=check_stream_name)
+    #: The key to encrypt and decrypt records with: 32 bytes.
+    encryption_key: bytes | None = field(default=None, repr=False, validator=_check_key)
+
+    @property
+    def records_url(self) -> str:
+        """The URL to append to and to read from."""
+        return f"{stream_url(self.settings, self.basin, self.stream)}/records"
+
+    def headers(self, **more: str) -> dict[str, str]:
+        """The headers of a request for records, and `more` (an underscore stands for a hyphen)."""
+        headers = self.settings.basin_headers(self.basin)
+        if self.encryption_key is not None:
+            headers["s2-encryption-key"] = b64encode(self.encryption_key).decode()
+        headers.update((name.replace("_", "-"), value) for name, value in more.items())
+        return headers

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drive import TARGET
+from frames import make_ack
+from s2frames.append import AppendProtocol, AppendState
+from s2frames.codecs import BYTES, JSON, TEXT, Codec
+from s2frames.errors import (
+    CodecError,
+    FrameSizeError,
+    LocalProtocolError,
+    Outcome,
+    S2FramesError,
+    SeqNumMismatch,
+    TransportError,
+)
+from s2frames.events import Appended, FramesDurable
+from s2frames.outbox import Outbox
+from s2frames.s2s import MessageDecoder, encode_message, encode_terminal
+from s2frames.session import SendData, SessionEnded
+from s2frames.settings import AppendSettings
+from s2frames.wire import decode_append_input, encode_append_ack
+
+SESSION = {"content-type": "s2s/proto"}
+
+
+class Line:
+    """An append session, its outbox, and the service's end of it."""
+
+    def __init__(self, codec: Codec[Any] = TEXT, **options: Any) -> None:
+        self.protocol = AppendProtocol(TARGET, AppendSettings(**options), random=lambda: 0.5)
+        self.outbox = Outbox(self.protocol, codec)
+        self._decoder = MessageDecoder()
+        self._tail = 0
+        self._is_open = False
+
+    def sent(self) -> list[int]:
+        """Let out what waits; returns how many records each batch has."""
+        self.protocol.flush()
+        for action in self.protocol.data_to_send(0.0):
+            if isinstance(action, SendData):
+                self._decoder.receive_data(b"".join(action.data))
+        batches = []
+        while (message := self._decoder.next_message()) is not None:
+            batches.append(len(decode_append_input(message.body).records))
+        if batches and not self._is_open:
+            self._is_open = True
+            self.protocol.receive_response(1, 200, SESSION, 0.0)
+        return batches
+
+    def ack(self, num_records: int) -> None:
+        """Answer a batch."""
+        ack = encode_append_ack(make_ack(self._tail, num_records))
+        self._tail += num_records
+        self.protocol.receive_data(1, b"".join(encode_message(ack)), 0.0)
+
+    def take(self) -> None:
+        self.outbox.take(self.protocol.events_received())
+
+    def deliver(self) -> None:
+        """Make everything durable."""
+        for num_records in self.sent():
+            self.ack(num_records)
+        self.take()
+
+
+# Put
+
+
+def test_messages_are_numbered_and_encoded() -> None:
+    line = Line(JSON)
+    assert line.outbox.put({"a": 1}, now=0.0) == 0
+    assert line.outbox.put([], ((b"k", b"v"),), 7, now=0.0) == 1
+    (action,) = [a for a in line.protocol.data_to_send(0.0) if isinstance(a, SendData)]
+    first, second = decode_append_input(b"".join(action.data)[4:]).records
+    assert (first.body, second.body) == (b'{"a":1}', b"[]")
+    assert second.headers[-1] == (b"k", b"v")
+    assert second.timestamp == 7
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "error"),
+    [
+        (JSON, object(), CodecError),
+        (TEXT, 7, CodecError),
+        (TEXT, "", FrameSizeError),
+        (BYTES, bytes(11), FrameSizeError),
+        (Codec(lambda _: bytes(-1), bytes), "x", CodecError),
+    ],
+)
+def test_a_message_that_is_refused_leaves_the_session_as_it_was(
+    codec: Codec[Any], message: object, error: type[S2FramesError]
+) -> None:
+    line = Line(codec, max_frame_bytes=10)
+    with line.outbox.listening(None) as listener:
+        with pytest.raises(error):
+            listener.put(message, now=0.0)
+        assert listener.is_durable
+    with pytest.raises(error):
+        line.outbox.put(message, now=0.0)
+    assert line.protocol.is_drained
+    assert line.sent() == []
+
+
+def test_headers_that_are_refused() -> None:
+    line = Line()
+    with pytest.raises(LocalProtocolError, match="reserved"):
+        line.outbox.put("a", ((b"_writer_id", b""),), now=0.0)
+    assert line.outbox.put("a", now=0.0) == 0
+
+
+# Watching
+
+
+def test_where_a_watched_message_went() -> None:
+    line = Line()
+    for _ in range(3):
+        line.outbox.put("x", now=0.0)
+    frame = line.outbox.put("watched", now=0.0)
+    with line.outbox.watching(frame):
+        assert line.outbox.result(frame) is None
+        line.outbox.take([])
+        assert line.outbox.result(frame) is None
+        line.deliver()
+        assert line.outbox.result(frame) == Appended(3, 4)
+        line.outbox.put("another", now=0.0)
+        line.deliver()
+        assert line.outbox.result(frame) == Appended(3, 4)
+
+
+def test_several_messages_are_watched_at_once() -> None:
+    line = Line()
+    first, _, third = (line.outbox.put("x", now=0.0) for _ in range(3))
+    with line.outbox.watching(third), line.outbox.watching(first):
+        line.deliver()
+        assert line.outbox.result(first) == Appended(0, 1)
+        assert line.outbox.result(third) == Appended(2, 3)
+
+
+@pytest.mark.parametrize("is_error", [False, True])
+def test_what_is_no_longer_watched_is_forgotten(is_error: bool) -> None:
+    line = Line()
+    frame = line.outbox.put("x", now=0.0)
+    if is_error:
+        with pytest.raises(ZeroDivisionError), line.outbox.watching(frame):
+            _ = 1 / 0
+    else:
+        with line.outbox.watching(frame):
+            pass
+    assert line.outbox._awaited == {}
+    line.deliver()
+    assert line.outbox._awaited == {}
+    assert line.protocol.durable_messages == 1
+
+
+# Errors
+
+
+def test_the_error_that_ended_the_session_comes_out_everywhere() -> None:
+    line = Line()
+    first = line.outbox.put("first", now=0.0)
+    with line.outbox.watching(first):
+        (count,) = line.sent()
+        second = line.outbox.put("second", now=0.0)
+        with line.outbox.watching(second), line.outbox.listening(None) as listener:
+            line.ack(count)
+            terminal = encode_terminal(412, b'{"seq_num_mismatch":5}')
+            line.protocol.receive_data(1, terminal, 0.0)
+            line.outbox.check()
+            line.take()
+            # What was durable stays durable.
+            assert line.outbox.result(first) == Appended(0, 1)
+            raising: list[Callable[[], object]] = [
+                lambda: line.outbox.result(second),
+                lambda: line.outbox.put("third", now=0.0),
+                lambda: listener.put("third", now=0.0),
+                line.outbox.check,
+            ]
+            for call in raising:
+                with pytest.raises(SeqNumMismatch) as caught:
+                    call()
+                assert caught.value.expected == 5
+                assert caught.value.outcome is Outcome.NOT_APPLIED
+                assert caught.value.durable_messages == 1
+
+
+def test_a_session_that_ended_well_takes_nothing_more() -> None:
+    line = Line()
+    line.protocol.close()
+    line.protocol.data_to_send(0.0)
+    line.take()
+    line.outbox.check()
+    with pytest.raises(LocalProtocolError, match="closed"):
+        line.outbox.put("x", now=0.0)
+
+
+# Listening
+
+
+def test_a_series_is_told_of_in_order() -> None:
+    line = Line(BYTES)
+    heard: list[Appended] = []
+    line.outbox.put(b"before", now=0.0)
+    with line.outbox.listening(heard.append) as listener:
+        assert listener.appended is None
+        assert listener.is_durable
+        for size in (1, 2_000_000, 1):
+            listener.put(bytes(size), now=0.0)
+            line.outbox.put(b"in between", now=0.0)
+        assert not listener.is_durable
+        line.deliver()
+        assert listener.is_durable
+        assert heard == []
+        listener.tell()
+    assert heard == [Appended(1, 2), Appended(3, 5), Appended(6, 7)]
+    assert listener.appended == Appended(1, 7)
+    # Afterwards nobody listens.
+    line.outbox.put(b"after", now=0.0)
+    line.deliver()
+    assert len(heard) == 3
+
+
+def test_a_series_becomes_durable_bit_by_bit() -> None:
+    line = Line(BYTES)
+    heard: list[Appended] = []
+    with line.outbox.listening(heard.append) as listener:
+        for _ in range(2):
+            listener.put(bytes(700_000), now=0.0)
+        counts = line.sent()
+        assert counts == [1, 1]
+        line.ack(1)
+        line.take()
+        listener.tell()
+        assert heard == [Appended(0, 1)]
+        assert listener.appended == Appended(0, 1)
+        assert not listener.is_durable
+        line.ack(1)
+        line.take()
+        assert listener.is_durable
+    assert listener.appended == Appended(0, 2)
+
+
+def test_a_series_of_none() -> None:
+    line = Line()
+    with line.outbox.listening(None) as listener:
+        line.outbox.put("other", now=0.0)
+        line.deliver()
+        assert listener.is_durable
+    assert listener.appended is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3)), max_size=30))
+def test_everyone_hears_of_their_own(plan: list[tuple[int, int]]) -> None:
+    line = Line()
+    heard: dict[int, list[Appended]] = {0: [], 1: [], 2: []}
+    put: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    with (
+        line.outbox.listening(heard[0].append) as first,
+        line.outbox.listening(heard[1].append) as second,
+        line.outbox.listening(heard[2].append) as third,
+    ):
+        for who, num_times in plan:
+            for _ in range(num_times):
+                put[who].append(line.protocol.durable_messages + line_waiting(line))
+                (first, second, third)[who].put("x", now=0.0)
+            if num_times == 3:
+                line.deliver()
+        line.deliver()
+        for listener in (first, second, third):
+            assert listener.is_durable
+            listener.tell()
+    for who, places in heard.items():
+        assert places == [Appended(at, at + 1) for at in put[who]]
+
+
+def line_waiting(line: Line) -> int:
+    """How many messages of one record are not durable yet."""
+    writer = line.protocol._writer
+    return writer.next_frame - line.protocol.durable_messages
+
+
+class Deaf:
+    """An `on_durable` that raises the first time."""
+
+    def __init__(self) -> None:
+        self.heard: list[Appended] = []
+        self._has_raised = False
+
+    def __call__(self, appended: Appended) -> None:
+        if not self._has_raised:
+            self._has_raised = True
+            raise ZeroDivisionError
+        self.heard.append(appended)
+
+
+def test_a_listener_that_raises_hides_nothing_from_the_others() -> None:
+    line = Line()
+    heard: list[Appended] = []
+    deaf = Deaf()
+    with (
+        line.outbox.listening(deaf) as first,
+        line.outbox.listening(heard.append) as second,
+    ):
+        for listener in (first, second, first):
+            listener.put("x", now=0.0)
+        (count,) = line.sent()
+        line.ack(count)
+        line.protocol.connection_lost(1, TransportError("lost"), 0.0)
+        line.take()
+        with pytest.raises(ZeroDivisionError):
+            first.tell()
+        # The others hear of theirs, and how the session ended is known.
+        second.tell()
+        with pytest.raises(TransportError):
+            line.outbox.check()
+        # What is left is told next time; what it raised about is not repeated.
+        first.tell()
+        first.tell()
+    assert heard == [Appended(1, 2)]
+    assert deaf.heard == [Appended(2, 3)]
+
+
+def test_news_comes_after_the_bookkeeping() -> None:
+    line = Line()
+    frame = line.outbox.put("x", now=0.0)
+    seen: list[object] = []
+    with (
+        line.outbox.watching(frame),
+        line.outbox.listening(lambda _: seen.append(line.outbox.result(frame))) as listener,
+    ):
+        listener.put("y", now=0.0)
+        line.deliver()
+        listener.tell()
+    assert seen == [Appended(0, 1)]
+
+
+def test_events_are_taken_as_they_are() -> None:
+    line = Line()
+    line.outbox.put("x", now=0.0)
+    line.deliver()
+    line.protocol.close()
+    line.protocol.data_to_send(0.0)
+    line.protocol.receive_eof(1, 0.0)
+    line.protocol.data_to_send(0.0)
+    assert line.protocol.state is AppendState.CLOSED
+    event = FramesDurable(0, 1, make_ack(0, 1), 0, [1])
+    with line.outbox.watching(0):
+        line.outbox.take(taken for taken in (event, SessionEnded(None)))
+        assert line.outbox.result(0) == Appended(0, 1)

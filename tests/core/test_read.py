@@ -1,0 +1,973 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from random import Random
+from typing import Any, get_args
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drive import TARGET, Client, World, random_cut
+from frames import chunk, encode, frame, head, place
+from s2frames.append import AppendProtocol, AppendState
+from s2frames.checkpoint import Checkpoint, LaneCheckpoint
+from s2frames.compression import Compression
+from s2frames.errors import (
+    LocalProtocolError,
+    RangeNotSatisfiable,
+    RemoteProtocolError,
+    S2FramesError,
+    ServiceError,
+    TransportError,
+)
+from s2frames.events import (
+    CaughtUp,
+    CommandReceived,
+    DropReason,
+    FrameDropped,
+    FrameReceived,
+    GapDetected,
+    ReaderEvent,
+)
+from s2frames.read import (
+    LIVENESS_TIMEOUT,
+    TRANSITIONS,
+    ReadEvent,
+    ReadInput,
+    ReadProtocol,
+    ReadState,
+)
+from s2frames.records import Record, StreamPosition, fence
+from s2frames.s2s import encode_message, encode_terminal
+from s2frames.session import CloseRequest, EndData, OpenRequest, SessionEnded
+from s2frames.settings import AppendSettings, Endpoints, ReadSettings, Settings
+from s2frames.target import StreamTarget
+from s2frames.u64 import U64_MAX
+
+SESSION = {"content-type": "s2s/proto"}
+JSON = {"content-type": "application/json"}
+LOST = TransportError("the cable was cut")
+SECRET = "token-hunter2"
+
+
+def make(target: StreamTarget = TARGET, **options: Any) -> ReadProtocol:
+    return ReadProtocol(target, ReadSettings(**options))
+
+
+def batch(records: Sequence[Record], start: int = 0, tail: int | None = None) -> bytes:
+    """Records as a message of the answer."""
+    return b"".join(encode_message(encode(place(records, start), tail)))
+
+
+def heartbeat(tail: int) -> bytes:
+    return batch([], tail=tail)
+
+
+def opening(**options: Any) -> ReadProtocol:
+    """A session that has asked and was not answered yet."""
+    machine = make(**options)
+    machine.data_to_send(0.0)
+    return machine
+
+
+def reading(*data: bytes, **options: Any) -> ReadProtocol:
+    """A session whose answer is arriving."""
+    machine = opening(**options)
+    machine.receive_response(1, 200, SESSION, 0.0)
+    for piece in data:
+        machine.receive_data(1, piece, 0.0)
+    return machine
+
+
+def draining() -> ReadProtocol:
+    machine = reading()
+    machine.receive_eof(1, 0.0)
+    return machine
+
+
+def ended() -> ReadProtocol:
+    machine = make()
+    machine.close()
+    return machine
+
+
+def failed() -> ReadProtocol:
+    machine = reading(encode_terminal(500, b"{}"))
+    list(machine.events_received())
+    machine.data_to_send(0.0)
+    return machine
+
+
+def events_of(machine: ReadProtocol) -> list[ReadEvent]:
+    return list(machine.events_received())
+
+
+def payloads(events: Iterable[ReadEvent]) -> list[bytes]:
+    return [event.payload for event in events if isinstance(event, FrameReceived)]
+
+
+def error_in(machine: ReadProtocol) -> S2FramesError:
+    """The error that ended the session, which must be the last event."""
+    last = events_of(machine)[-1]
+    assert isinstance(last, SessionEnded)
+    assert last.error is not None
+    assert machine.state is ReadState.FAILED
+    assert machine.is_over
+    return last.error
+
+
+A, B, C = [head(b"a")], [head(b"b")], [head(b"c")]
+
+
+# States
+
+OVER = (ReadState.ENDED, ReadState.FAILED)
+
+
+@pytest.mark.parametrize("happened", ReadInput)
+@pytest.mark.parametrize("state", ReadState)
+def test_what_is_not_in_the_table_is_a_protocol_error(
+    state: ReadState, happened: ReadInput
+) -> None:
+    machine = make()
+    machine._state = state
+    if (state, happened) in TRANSITIONS:
+        machine._move(happened)
+        assert machine.state is TRANSITIONS[state, happened]
+        return
+    with pytest.raises(RemoteProtocolError, match=f"{happened.name} .* {state.name}"):
+        machine._move(happened)
+    assert machine.state is state
+
+
+def test_the_table_leaves_nothing_out() -> None:
+    assert {state for state, _ in TRANSITIONS} == set(ReadState) - set(OVER)
+    assert set(TRANSITIONS.values()) == set(ReadState) - {ReadState.IDLE}
+    assert {happened for _, happened in TRANSITIONS} == set(ReadInput)
+
+
+STATES: dict[ReadState, Callable[[], ReadProtocol]] = {
+    ReadState.IDLE: make,
+    ReadState.OPENING: opening,
+    ReadState.READING: reading,
+    ReadState.DRAINING: draining,
+    ReadState.ENDED: ended,
+    ReadState.FAILED: failed,
+}
+
+STIMULI: dict[str, Callable[[ReadProtocol], object]] = {
+    "start": lambda m: m.data_to_send(1.0),
+    "close": lambda m: m.close(),
+    "take": events_of,
+    "wait": lambda m: m.start_waiting(1.0),
+    "answer": lambda m: m.receive_response(1, 200, SESSION, 1.0),
+    "refusal": lambda m: m.receive_response(1, 404, JSON, 1.0),
+    "page": lambda m: m.receive_response(1, 200, {"content-type": "text/html"}, 1.0),
+    "data": lambda m: m.receive_data(1, batch(A), 1.0),
+    "end": lambda m: m.receive_eof(1, 1.0),
+    "loss": lambda m: m.connection_lost(1, LOST, 1.0),
+    "early": lambda m: m.handle_timeout(7.9),
+    "late": lambda m: m.handle_timeout(1e9),
+}
+
+# Where a stimulus leads, if it leads anywhere.
+REACTIONS: dict[ReadState, dict[str, ReadState]] = {
+    ReadState.IDLE: {"start": ReadState.OPENING, "close": ReadState.ENDED},
+    ReadState.OPENING: {
+        "answer": ReadState.READING,
+        "refusal": ReadState.READING,
+        "page": ReadState.FAILED,
+        "end": ReadState.FAILED,
+        "loss": ReadState.DRAINING,
+        "late": ReadState.DRAINING,
+        "close": ReadState.ENDED,
+    },
+    ReadState.READING: {
+        **dict.fromkeys(["answer", "refusal", "page"], ReadState.FAILED),
+        **dict.fromkeys(["end", "loss", "late"], ReadState.DRAINING),
+        "close": ReadState.ENDED,
+    },
+    ReadState.DRAINING: {"take": ReadState.ENDED, "close": ReadState.ENDED},
+    ReadState.ENDED: {},
+    ReadState.FAILED: {},
+}
+
+
+@pytest.mark.parametrize("name", STIMULI)
+@pytest.mark.parametrize("state", ReadState)
+def test_what_happens_in_each_state(state: ReadState, name: str) -> None:
+    machine = STATES[state]()
+    assert machine.state is state
+    STIMULI[name](machine)
+    expected = REACTIONS[state].get(name, state)
+    assert machine.state is expected
+    if expected in (ReadState.OPENING, ReadState.READING):
+        # Somebody is waited for.
+        assert machine.next_timeout() is not None
+    elif expected is not ReadState.IDLE:
+        assert machine.next_timeout() is None
+
+
+@pytest.mark.parametrize("make_machine", [ended, failed])
+def test_a_session_that_ended_says_nothing_more(
+    make_machine: Callable[[], ReadProtocol],
+) -> None:
+    machine = make_machine()
+    for stimulus in STIMULI.values():
+        stimulus(machine)
+        assert events_of(machine) == []
+        assert machine.data_to_send(2.0) == []
+        assert machine.next_timeout() is None
+        assert machine.is_over
+
+
+# Any calls
+
+request_ids = st.sampled_from([-1, 0, 1, 1, 1, 1, 2])
+times = st.floats(0, 100) | st.just(float("inf"))
+statuses = st.sampled_from([100, 200, 200, 200, 204, 301, 404, 416, 500, 999])
+pieces = st.sampled_from(
+    [
+        batch(A),
+        batch(B, 1),
+        batch(C, 2, tail=3),
+        batch(frame([b"a", b"b"]))[:9],
+        batch(frame([b"a", b"b"]), 5),
+        batch([head(b"a", records=2, size=2)], 7, tail=8),
+        heartbeat(3),
+        b"",
+        b"<html>",
+        b"\0\0\0\0",
+        encode_terminal(416, b'{"tail":{"seq_num":1,"timestamp":2}}'),
+        encode_terminal(500, b""),
+        b"\xff" * 9,
+    ]
+) | st.binary(max_size=12)
+answer_headers = st.sampled_from([{}, SESSION, SESSION, JSON, {"content-type": ""}])
+
+CALLS: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
+    "close": st.just(()),
+    "data_to_send": st.tuples(times),
+    "events_received": st.just(()),
+    "next_timeout": st.just(()),
+    "handle_timeout": st.tuples(times),
+    "start_waiting": st.tuples(times),
+    "receive_response": st.tuples(request_ids, statuses, answer_headers, times),
+    "receive_data": st.tuples(request_ids, pieces, times),
+    "receive_eof": st.tuples(request_ids, times),
+    "connection_lost": st.tuples(request_ids, st.builds(TransportError, st.just("lost")), times),
+}
+_OFTEN = ["data_to_send", "receive_response", "receive_data", "events_received"]
+calls = st.lists(
+    st.sampled_from([*CALLS, *_OFTEN, *_OFTEN]).flatmap(
+        lambda name: st.tuples(st.just(name), CALLS[name])
+    ),
+    max_size=30,
+)
+options = st.fixed_dictionaries(
+    {"follow": st.booleans(), "limit": st.none() | st.integers(1, 3)},
+    optional={"start": st.integers(0, 3), "dedupe": st.booleans()},
+)
+
+
+@settings(max_examples=300)
+@given(calls, options, st.integers(0, 3))
+def test_whatever_is_called_no_error_escapes(
+    made: list[tuple[str, tuple[Any, ...]]], chosen: dict[str, Any], taken: int
+) -> None:
+    machine = make(**chosen)
+    events: list[ReadEvent] = []
+    was_closed = False
+    # All that the user could get wrong was checked when the settings were made.
+    for name, arguments in made:
+        had_ended, state = machine.is_over, machine.state
+        returned = getattr(machine, name)(*arguments)
+        if name == "events_received":
+            events += islice(returned, taken)
+        was_closed |= name == "close"
+        assert isinstance(machine.state, ReadState)
+        assert not had_ended or machine.state is state
+        if machine.state in (ReadState.OPENING, ReadState.READING):
+            assert machine.next_timeout() is not None
+    events += machine.events_received()
+    assert machine.checkpoint().seen_through >= chosen.get("start", 0)
+    endings = [i for i, event in enumerate(events) if isinstance(event, SessionEnded)]
+    if not was_closed:
+        assert endings == ([len(events) - 1] if machine.is_over else [])
+    assert len(payloads(events)) <= (chosen["limit"] or len(events))
+
+
+# Requests
+
+
+def request_of(machine: ReadProtocol) -> OpenRequest:
+    opened, complete = machine.data_to_send(0.0)
+    assert isinstance(opened, OpenRequest)
+    assert complete == EndData(opened.request_id)
+    return opened
+
+
+def query_of(machine: ReadProtocol) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(request_of(machine).request.url).query))
+
+
+CHECKPOINT = Checkpoint(5, 9, (LaneCheckpoint(b"w", 3, 5),))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "query"),
+    [
+        ({}, {"seq_num": "0", "wait": "0"}),
+        ({"start": 7}, {"seq_num": "7", "wait": "0"}),
+        ({"start": U64_MAX}, {"seq_num": str(U64_MAX), "wait": "0"}),
+        ({"timestamp": 0}, {"timestamp": "0", "wait": "0"}),
+        ({"timestamp": 1234}, {"timestamp": "1234", "wait": "0"}),
+        ({"start": CHECKPOINT}, {"seq_num": "5", "wait": "0"}),
+        ({"start": Checkpoint(9, 9)}, {"seq_num": "9", "wait": "0"}),
+        ({"follow": True}, {"seq_num": "0"}),
+        ({"follow": True, "start": 7}, {"seq_num": "7"}),
+        ({"follow": True, "timestamp": 5}, {"timestamp": "5"}),
+        # The service counts records, not messages.
+        ({"limit": 3}, {"seq_num": "0", "wait": "0"}),
+        ({"follow": True, "limit": 3}, {"seq_num": "0"}),
+    ],
+)
+def test_what_is_asked_for(chosen: dict[str, Any], query: dict[str, str]) -> None:
+    assert query_of(make(**chosen)) == query
+
+
+@pytest.mark.parametrize(
+    ("compression", "accepted"),
+    [(Compression.NONE, "identity"), (Compression.GZIP, "gzip"), (Compression.ZSTD, "zstd")],
+)
+def test_the_request(compression: Compression, accepted: str) -> None:
+    config = Settings(
+        endpoints=Endpoints.at("http://localhost:8080"),
+        access_token=SECRET,
+        compression=compression,
+    )
+    opened = request_of(make(StreamTarget(config, "my-basin", "a/b", bytes(32))))
+    assert opened.request_id == 1
+    assert opened.request.method == "GET"
+    assert urlsplit(opened.request.url).path == "/v1/streams/a%2Fb/records"
+    assert opened.request.headers == {
+        "authorization": f"Bearer {SECRET}",
+        "s2-basin": "my-basin",
+        "s2-encryption-key": "A" * 43 + "=",
+        # The service tells a session by the content type, though there is no content.
+        "content-type": "s2s/proto",
+        "accept": "s2s/proto",
+        "accept-encoding": accepted,
+    }
+    assert SECRET not in repr(opened)
+    assert "A" * 43 not in repr(opened)
+
+
+def test_there_is_one_request() -> None:
+    machine = opening()
+    assert machine.data_to_send(1.0) == []
+    machine.receive_response(1, 200, SESSION, 0.0)
+    assert machine.data_to_send(1.0) == []
+
+
+# Events
+
+
+def cut_twice(data: bytes) -> list[list[bytes]]:
+    size = len(data)
+    return [[data[:i], data[i:j], data[j:]] for i in range(size + 1) for j in range(i, size + 1)]
+
+
+def test_an_answer_cut_at_any_two_bytes() -> None:
+    answer = batch([*A, *frame([b"b", b"c"])]) + heartbeat(3)
+    expected = [
+        FrameReceived(b"a", 0, 1, 0, None, ()),
+        FrameReceived(b"bc", 1, 3, 0, None, ()),
+        CaughtUp(StreamPosition(3, 0)),
+    ]
+    for pieces_ in cut_twice(answer):
+        machine = reading(*pieces_, follow=True)
+        assert events_of(machine) == expected
+        machine = reading(follow=True)
+        events = []
+        for piece in pieces_:
+            machine.receive_data(1, piece, 0.0)
+            events += events_of(machine)
+        assert events == expected
+
+
+def test_a_session_that_ends_at_the_tail() -> None:
+    machine = reading(batch(A), batch(B, 1))
+    assert payloads(events_of(machine)) == [b"a", b"b"]
+    machine.receive_eof(1, 0.0)
+    assert not machine.is_over
+    assert events_of(machine) == [SessionEnded(None)]
+    assert machine.state is ReadState.ENDED
+    assert events_of(machine) == []
+    assert machine.data_to_send(0.0) == []
+
+
+def test_what_arrived_and_the_end_come_in_one_go() -> None:
+    machine = reading(batch(A), batch(B, 1))
+    machine.receive_eof(1, 0.0)
+    events = events_of(machine)
+    assert payloads(events) == [b"a", b"b"]
+    assert events[-1] == SessionEnded(None)
+    assert len(events) == 3
+
+
+def test_an_empty_stream() -> None:
+    assert events_of(draining()) == [SessionEnded(None)]
+
+
+def test_heartbeats_tell_of_the_tail_once() -> None:
+    machine = reading(batch(A), heartbeat(1), heartbeat(1), follow=True)
+    assert events_of(machine)[1:] == [CaughtUp(StreamPosition(1, 0))]
+    assert machine.caught_up == StreamPosition(1, 0)
+    machine.receive_data(1, batch(B, 1), 0.0)
+    assert payloads(events_of(machine)) == [b"b"]
+    assert machine.caught_up is None
+    machine.receive_data(1, batch(C, 2, tail=3), 0.0)
+    assert events_of(machine)[-1] == CaughtUp(StreamPosition(3, 0))
+
+
+def test_all_else_that_a_stream_holds() -> None:
+    machine = reading(batch([fence("t"), *A]), batch(B, 9))
+    events = events_of(machine)
+    assert events[0] == CommandReceived(0, 0, b"fence", b"t")
+    assert GapDetected(2, 9) in events
+    assert payloads(events) == [b"a", b"b"]
+    stats = machine.stats
+    assert (stats.records, stats.frames, stats.commands, stats.gaps) == (3, 2, 1, 1)
+
+
+def test_repeats_are_dropped_unless_they_are_wanted() -> None:
+    repeated = [head(b"a", seq=0, writer="w")] * 2
+    assert payloads(events_of(reading(batch(repeated)))) == [b"a"]
+    assert payloads(events_of(reading(batch(repeated), dedupe=False))) == [b"a", b"a"]
+
+
+def test_settings_reach_the_reader() -> None:
+    machine = reading(batch([head(b"abc"), *A]), max_frame_bytes=2)
+    dropped, *_ = events_of(machine)
+    assert isinstance(dropped, FrameDropped)
+    assert dropped.reason is DropReason.TOO_LARGE
+
+
+@pytest.mark.parametrize("start", [0, CHECKPOINT])
+@pytest.mark.parametrize("name", ["max_frame_bytes", "max_writers", "max_buffered_bytes"])
+def test_limits_reach_the_reader(start: int | Checkpoint, name: str) -> None:
+    chosen: dict[str, Any] = {"start": start, name: 0}
+    with pytest.raises(LocalProtocolError, match=name):
+        make(**chosen)
+
+
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_a_reader_that_goes_on_drops_repeats_unless_they_are_wanted(dedupe: bool) -> None:
+    start = Checkpoint(1, 1, (LaneCheckpoint(b"w", 0, None),))
+    machine = reading(batch([head(b"a", seq=0, writer="w")], 1), start=start, dedupe=dedupe)
+    assert payloads(events_of(machine)) == ([] if dedupe else [b"a"])
+
+
+def test_the_first_record_is_missing() -> None:
+    assert events_of(reading(batch(A, 5), start=3))[0] == GapDetected(3, 5)
+    # By time, any record may be the first.
+    machine = reading(batch(A, 5), timestamp=7)
+    assert payloads(events_of(machine)) == [b"a"]
+    assert machine.stats.gaps == 0
+
+
+def test_there_is_no_checkpoint_by_time_before_the_first_record() -> None:
+    machine = reading(batch(A, 5), timestamp=7)
+    with pytest.raises(LocalProtocolError, match="no checkpoint"):
+        machine.checkpoint()
+    events_of(machine)
+    assert machine.checkpoint().read_from == 6
+
+
+# A consumer that stops
+
+
+def test_what_is_left_is_in_the_next_iterator() -> None:
+    machine = reading(batch([*A, *B, *C]), batch([head(b"d")], 3))
+    for number, expected in enumerate([b"a", b"b", b"c", b"d"]):
+        event = next(machine.events_received())
+        assert isinstance(event, FrameReceived)
+        assert event.payload == expected
+        assert machine.checkpoint().read_from == number + 1
+        # More may arrive in between.
+        machine.receive_data(1, batch([head(b"x")], 4 + number), 0.0)
+    assert payloads(events_of(machine)) == [b"x"] * 4
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_is_left_when_the_answer_is_over(ends: bool) -> None:
+    machine = reading(batch([*A, *B]), batch(C, 2))
+    assert payloads([next(machine.events_received())]) == [b"a"]
+    if ends:
+        machine.receive_eof(1, 0.0)
+    else:
+        machine.connection_lost(1, LOST, 0.0)
+    assert payloads([next(machine.events_received())]) == [b"b"]
+    assert machine.state is ReadState.DRAINING
+    assert machine.checkpoint().read_from == 2
+    *events, last = events_of(machine)
+    assert payloads(events) == [b"c"]
+    assert last == SessionEnded(None if ends else LOST)
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_a_reader_goes_on_from_a_checkpoint(taken: int) -> None:
+    records = [
+        *frame([b"a", b"a"], seq=0, writer="v"),
+        head(b"b", records=2, size=2, seq=0, writer="w"),
+        *frame([b"c", b"c"], seq=2, writer="v"),
+        chunk(b"b", seq=1, writer="w"),
+    ]
+    machine = reading(batch(records))
+    iterator = machine.events_received()
+    got = payloads([next(iterator) for _ in range(taken)])
+    checkpoint = Checkpoint.from_json(machine.checkpoint().to_json())
+    later = make(start=checkpoint)
+    query = query_of(later)
+    assert query["seq_num"] == str(checkpoint.read_from)
+    later.receive_response(1, 200, SESSION, 0.0)
+    later.receive_data(1, batch(records[checkpoint.read_from :], checkpoint.read_from), 0.0)
+    assert got + payloads(events_of(later)) == [b"aa", b"cc", b"bb"]
+
+
+def test_a_checkpoint_of_another_stream() -> None:
+    machine = reading(batch(A, 5), start=CHECKPOINT)
+    error = error_in(machine)
+    assert isinstance(error, LocalProtocolError)
+    assert "checkpoint" in str(error)
+
+
+# Limits
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_limit_closes_the_request_after_so_many_messages(limit: int, follow: bool) -> None:
+    answer = batch([fence("t"), *A, *B]), batch([*C, head(b"d")], 3), b"\xff" * 9
+    machine = reading(*answer, limit=limit, follow=follow)
+    iterator = machine.events_received()
+    seen: list[bytes] = []
+    while len(seen) < limit:
+        assert machine.data_to_send(0.0) == []
+        assert not machine.is_over
+        seen += payloads([next(iterator)])
+    assert seen == [b"a", b"b", b"c"][:limit]
+    assert machine.is_over
+    assert machine.data_to_send(0.0) == [CloseRequest(1)]
+    assert machine.next_timeout() is None
+    assert list(iterator) == [SessionEnded(None)]
+    machine.receive_data(1, batch(A, 9), 1.0)
+    machine.receive_eof(1, 1.0)
+    assert events_of(machine) == []
+    # Go on after exactly these.
+    assert machine.checkpoint().read_from == 1 + limit
+
+
+@pytest.mark.parametrize("over", ["end", "loss", "late"])
+def test_a_limit_that_is_reached_when_the_answer_is_over(over: str) -> None:
+    machine = reading(batch([*A, *B]), limit=1)
+    STIMULI[over](machine)
+    machine.data_to_send(0.0)
+    events = events_of(machine)
+    assert payloads(events) == [b"a"]
+    assert events[-1] == SessionEnded(None)
+    assert machine.data_to_send(0.0) == []
+
+
+def test_fewer_messages_than_the_limit() -> None:
+    machine = reading(batch(A), limit=2)
+    machine.receive_eof(1, 0.0)
+    events = events_of(machine)
+    assert payloads(events) == [b"a"]
+    assert events[-1] == SessionEnded(None)
+
+
+def test_a_limit_counts_messages_only() -> None:
+    records = [fence("t"), head(b"a", records=2, size=2), head(b"b"), Record(b"raw"), *C]
+    machine = reading(batch(records), limit=2)
+    assert payloads(events_of(machine)) == [b"b", b"c"]
+
+
+# How sessions fail
+
+
+def test_what_arrived_comes_before_the_loss_of_the_connection() -> None:
+    machine = reading(batch([*A, *B]), batch(C, 2)[:-1])
+    machine.connection_lost(1, LOST, 0.0)
+    assert machine.next_timeout() is None
+    assert not machine.is_over
+    events = events_of(machine)
+    assert payloads(events) == [b"a", b"b"]
+    assert events[-1] == SessionEnded(LOST)
+    assert machine.state is ReadState.FAILED
+    assert machine.checkpoint().read_from == 2
+
+
+def test_a_connection_that_is_lost_before_the_answer() -> None:
+    machine = opening()
+    machine.connection_lost(1, LOST, 0.0)
+    assert error_in(machine) is LOST
+    machine = reading()
+    machine.connection_lost(1, LOST, 0.0)
+    assert error_in(machine) is LOST
+
+
+def test_an_answer_that_ends_before_it_begins() -> None:
+    machine = opening()
+    machine.receive_eof(1, 0.0)
+    assert isinstance(error_in(machine), RemoteProtocolError)
+    assert machine.data_to_send(0.0) == [CloseRequest(1)]
+
+
+def test_a_second_answer() -> None:
+    machine = reading(batch(A))
+    machine.receive_response(1, 200, SESSION, 0.0)
+    assert isinstance(error_in(machine), RemoteProtocolError)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_an_answer_that_ends_inside_a_message(follow: bool) -> None:
+    answer = batch(A)
+    for size in range(1, len(answer)):
+        machine = reading(answer, batch(B, 1)[:size], follow=follow)
+        machine.receive_eof(1, 0.0)
+        *events, last = events_of(machine)
+        assert payloads(events) == [b"a"]
+        assert isinstance(last, SessionEnded)
+        assert isinstance(last.error, RemoteProtocolError)
+        assert "inside a message" in str(last.error)
+
+
+def test_a_follower_whose_session_the_service_ends() -> None:
+    machine = reading(batch(A), follow=True)
+    machine.receive_eof(1, 0.0)
+    *events, last = events_of(machine)
+    assert payloads(events) == [b"a"]
+    assert isinstance(last, SessionEnded)
+    assert isinstance(last.error, TransportError)
+    assert machine.state is ReadState.FAILED
+
+
+BAD_ANSWERS: list[tuple[str, bytes]] = [
+    ("no length", bytes(4)),
+    ("too long", b"\xff" * 9),
+    ("garbage", b"\0\0\x05\0\xff\xff\xff\xff"),
+    ("a page", b"\0\0\x0e\0<html></html>"),
+    ("bad compression", b"\0\0\x02\x60x"),
+    ("back in the stream", batch(A, 0)),
+    ("terminal without status", b"\0\0\x02\x80x"),
+]
+
+
+@pytest.mark.parametrize("bad", [b for _, b in BAD_ANSWERS], ids=[n for n, _ in BAD_ANSWERS])
+def test_an_answer_that_makes_no_sense(bad: bytes) -> None:
+    machine = reading(batch([*A, *B]), bad)
+    iterator = machine.events_received()
+    assert payloads([next(iterator), next(iterator)]) == [b"a", b"b"]
+    (last,) = iterator
+    assert isinstance(last, SessionEnded)
+    assert isinstance(last.error, RemoteProtocolError)
+    assert machine.state is ReadState.FAILED
+    assert machine.data_to_send(0.0) == [CloseRequest(1)]
+    assert machine.next_timeout() is None
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json", "", "s2s/protox"])
+def test_an_answer_of_another_type(content_type: str) -> None:
+    machine = opening()
+    machine.receive_response(1, 200, {"content-type": content_type}, 0.0)
+    assert isinstance(error_in(machine), RemoteProtocolError)
+    assert machine.data_to_send(0.0) == [CloseRequest(1)]
+
+
+TAIL = b'{"tail":{"seq_num":7,"timestamp":99}}'
+
+
+def refused(status: int, body: bytes) -> ReadProtocol:
+    """A session that was answered with an error, byte by byte."""
+    machine = opening()
+    machine.receive_response(1, status, JSON, 0.0)
+    for at in range(len(body)):
+        machine.receive_data(1, body[at : at + 1], 0.0)
+        assert events_of(machine) == []
+    machine.receive_eof(1, 0.0)
+    return machine
+
+
+def terminated(status: int, body: bytes) -> ReadProtocol:
+    """A session that ended with an error."""
+    machine = reading(batch(A), encode_terminal(status, body))
+    assert payloads([next(machine.events_received())]) == [b"a"]
+    return machine
+
+
+@pytest.mark.parametrize("answered", [refused, terminated])
+def test_a_start_beyond_the_tail(answered: Callable[[int, bytes], ReadProtocol]) -> None:
+    error = error_in(answered(416, TAIL))
+    assert isinstance(error, RangeNotSatisfiable)
+    assert error.tail == StreamPosition(7, 99)
+
+
+@pytest.mark.parametrize("answered", [refused, terminated])
+def test_errors_of_the_service(answered: Callable[[int, bytes], ReadProtocol]) -> None:
+    body = json.dumps({"code": "stream_not_found", "message": "no such stream"}).encode()
+    error = error_in(answered(404, body))
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.code) == (404, "stream_not_found")
+    error = error_in(answered(502, b"<html>Bad Gateway</html>"))
+    assert isinstance(error, ServiceError)
+    assert error.status == 502
+
+
+def test_of_a_huge_error_a_bounded_part_is_kept() -> None:
+    machine = opening()
+    machine.receive_response(1, 500, {"content-type": "text/html"}, 0.0)
+    for _ in range(100):
+        machine.receive_data(1, bytes(100_000), 0.0)
+        assert len(machine._response.whole_body()) <= 64 * 1024
+    machine.receive_eof(1, 0.0)
+    assert len(str(error_in(machine))) < 10_000
+
+
+@pytest.mark.parametrize("request_id", [-1, 0, 2])
+def test_what_concerns_another_request_is_ignored(request_id: int) -> None:
+    machine = reading(batch(A))
+    machine.receive_response(request_id, 404, JSON, 9.0)
+    machine.receive_data(request_id, b"\xff" * 9, 9.0)
+    machine.receive_eof(request_id, 9.0)
+    machine.connection_lost(request_id, LOST, 9.0)
+    assert machine.state is ReadState.READING
+    assert machine.next_timeout() == LIVENESS_TIMEOUT
+    assert payloads(events_of(machine)) == [b"a"]
+
+
+# Incomplete frames
+
+
+def test_at_the_end_incomplete_frames_are_told_and_the_checkpoint_stays() -> None:
+    records = [
+        head(b"a", records=2, size=2, seq=0, writer="v"),
+        head(b"b", seq=0, writer="w"),
+    ]
+    machine = reading(batch(records))
+    assert payloads(events_of(machine)) == [b"b"]
+    before = machine.checkpoint()
+    assert (before.read_from, before.seen_through) == (0, 2)
+    machine.receive_eof(1, 0.0)
+    dropped, last = events_of(machine)
+    assert isinstance(dropped, FrameDropped)
+    assert (dropped.reason, dropped.writer_id, dropped.start) == (DropReason.INCOMPLETE, "v", 0)
+    assert last == SessionEnded(None)
+    assert machine.checkpoint() == before
+    # The rest comes later: with the checkpoint nothing is lost.
+    later = reading(batch([*records, chunk(b"A", seq=1, writer="v")]), start=before)
+    assert payloads(events_of(later)) == [b"aA"]
+
+
+# Deadlines
+
+
+def test_the_answer_must_begin_in_time() -> None:
+    config = Settings(
+        endpoints=Endpoints.at("http://localhost"), connect_timeout=2, request_timeout=4
+    )
+    machine = make(StreamTarget(config, TARGET.basin, TARGET.stream))
+    assert machine.next_timeout() is None
+    machine.data_to_send(10.0)
+    assert machine.next_timeout() == 16.0
+    machine.start_waiting(12.0)
+    assert machine.next_timeout() == 16.0
+    machine.handle_timeout(15.9)
+    assert machine.state is ReadState.OPENING
+    machine.handle_timeout(16.0)
+    assert machine.data_to_send(16.0) == [CloseRequest(1)]
+    error = error_in(machine)
+    assert isinstance(error, TransportError)
+    assert "answer" in str(error)
+
+
+def test_silence_ends_a_session_after_twenty_seconds() -> None:
+    assert LIVENESS_TIMEOUT == 20
+    machine = opening(follow=True)
+    machine.receive_response(1, 200, SESSION, 1.0)
+    assert machine.next_timeout() == 21.0
+    machine.receive_data(1, batch(A)[:5], 20.0)
+    # Any byte is a sign of life.
+    assert machine.next_timeout() == 40.0
+    machine.receive_data(1, batch(A)[5:], 39.0)
+    assert machine.next_timeout() == 59.0
+    machine.handle_timeout(58.9)
+    assert machine.state is ReadState.READING
+    machine.handle_timeout(59.0)
+    assert machine.data_to_send(59.0) == [CloseRequest(1)]
+    assert machine.next_timeout() is None
+    # What had arrived is still handed out.
+    *events, last = events_of(machine)
+    assert payloads(events) == [b"a"]
+    assert isinstance(last, SessionEnded)
+    assert isinstance(last.error, TransportError)
+    assert "sign of life" in str(last.error)
+    # The answer may go on meanwhile.
+    machine.receive_data(1, batch(B, 1), 60.0)
+    machine.receive_eof(1, 60.0)
+    assert events_of(machine) == []
+
+
+def test_a_consumer_that_is_slow_is_no_silence() -> None:
+    machine = opening(follow=True)
+    machine.receive_response(1, 200, SESSION, 0.0)
+    machine.receive_data(1, batch(A), 1.0)
+    machine.start_waiting(1000.0)
+    machine.handle_timeout(1000.0)
+    assert machine.state is ReadState.READING
+    assert machine.next_timeout() == 1020.0
+    machine.start_waiting(1001.0)
+    assert machine.next_timeout() == 1021.0
+
+
+@pytest.mark.parametrize("state", [s for s in ReadState if s is not ReadState.READING])
+def test_waiting_matters_only_while_reading(state: ReadState) -> None:
+    machine = STATES[state]()
+    before = machine.next_timeout()
+    machine.start_waiting(500.0)
+    assert machine.next_timeout() == before
+
+
+def test_an_error_whose_body_never_ends() -> None:
+    machine = opening()
+    machine.receive_response(1, 404, JSON, 3.0)
+    machine.receive_data(1, b"{", 4.0)
+    assert machine.next_timeout() == 24.0
+    machine.handle_timeout(24.0)
+    assert isinstance(error_in(machine), TransportError)
+
+
+# Close
+
+
+@pytest.mark.parametrize("state", ReadState)
+def test_close_at_any_time(state: ReadState) -> None:
+    machine = STATES[state]()
+    is_open = state in (ReadState.OPENING, ReadState.READING)
+    machine.close()
+    machine.close()
+    assert machine.is_over
+    assert machine.data_to_send(1.0) == ([CloseRequest(1)] if is_open else [])
+    assert machine.next_timeout() is None
+    assert events_of(machine) == []
+
+
+def test_close_while_events_are_being_taken() -> None:
+    machine = reading(batch([*A, *B]), batch(C, 2))
+    iterator = machine.events_received()
+    assert payloads([next(iterator)]) == [b"a"]
+    machine.close()
+    assert list(iterator) == []
+    assert machine.checkpoint().read_from == 1
+    assert machine.data_to_send(0.0) == [CloseRequest(1)]
+
+
+def test_close_when_the_connection_was_lost() -> None:
+    machine = reading(batch(A))
+    machine.connection_lost(1, LOST, 0.0)
+    machine.close()
+    assert events_of(machine) == []
+    assert machine.data_to_send(0.0) == []
+
+
+# Whole sessions
+
+sizes = st.lists(st.integers(1, 40) | st.sampled_from([1_048_478, 2_200_000]), max_size=8)
+
+
+def filled(random: Random, sizes_: list[int], writer: str = "w") -> tuple[World, list[bytes]]:
+    """A world whose stream has messages of these sizes, and those."""
+    world = World(random_cut(random))
+    messages = [bytes([i + 1]) * size for i, size in enumerate(sizes_)]
+    options_ = AppendSettings(writer_id=writer, first_dedupe_seq=0)
+    machine = AppendProtocol(TARGET, options_, random=random.random)
+    world.join_append(machine)
+    machine.send_many(messages, now=world.now)
+    machine.close()
+    world.run(lambda: machine.state is AppendState.CLOSED)
+    return world, messages
+
+
+def read_to_the_end(world: World, machine: ReadProtocol) -> Client[ReadProtocol]:
+    client = world.join_read(machine)
+    world.run(lambda: machine.is_over)
+    return client
+
+
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=True), sizes, st.integers(1, 9))
+def test_a_limit_and_then_the_rest(random: Random, sizes_: list[int], limit: int) -> None:
+    world, messages = filled(random, sizes_)
+    first = read_to_the_end(world, make(limit=limit))
+    assert payloads(first.events) == messages[:limit]
+    assert first.events[-1] == SessionEnded(None)
+    rest = read_to_the_end(world, make(start=first.machine.checkpoint()))
+    assert payloads(rest.events) == messages[limit:]
+    assert rest.events[-1] == SessionEnded(None)
+
+
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=True), sizes.filter(bool), st.data())
+def test_a_connection_that_is_cut_anywhere(
+    random: Random, sizes_: list[int], data: st.DataObject
+) -> None:
+    world, messages = filled(random, sizes_)
+    client = world.join_read(make(follow=True))
+    got: list[bytes] = []
+    for turns in data.draw(st.lists(st.integers(0, 12), max_size=3)):
+        for _ in range(1 + turns):
+            world.turn()
+        error = TransportError("cut")
+        client.lose(error)
+        client.step()
+        assert client.events[-1] == SessionEnded(error)
+        got += payloads(client.events)
+        client = world.join_read(make(follow=True, start=client.machine.checkpoint()))
+    # Read to the end, and see that nothing came twice.
+    final = client.machine
+    world.run(lambda: final.caught_up is not None)
+    assert got + payloads(client.events) == messages
+
+
+def test_a_start_beyond_the_tail_of_the_service() -> None:
+    world, _ = filled(Random(1), [3])
+    client = read_to_the_end(world, make(start=2))
+    last = client.events[-1]
+    assert isinstance(last, SessionEnded)
+    assert isinstance(last.error, RangeNotSatisfiable)
+    assert last.error.tail.seq_num == 1
+
+
+@pytest.mark.parametrize("size", [[], [1]])
+def test_a_start_at_the_tail_is_no_error(size: list[int]) -> None:
+    world, messages = filled(Random(1), size)
+    client = read_to_the_end(world, make(start=len(messages)))
+    assert client.events == [SessionEnded(None)]
+
+
+def test_a_follower_lives_on_heartbeats() -> None:
+    world, _ = filled(Random(1), [3])
+    follower = world.join_read(make(follow=True))
+    start = world.now
+    world.run(lambda: world.now > start + 300)
+    assert follower.machine.state is ReadState.READING
+    assert [type(event) for event in follower.events] == [FrameReceived, CaughtUp]
+
+
+def test_events_are_a_closed_union() -> None:
+    assert set(get_args(ReadEvent)) == {*get_args(ReaderEvent), SessionEnded}
