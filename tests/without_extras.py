@@ -45,6 +45,7 @@ def use_msgpack() -> object:
 
 # Each extra, and something that needs it.
 USES: dict[str, Callable[[], object]] = {
+    "httpx": lambda: import_module("s2frames_httpx"),
     "zstd": use_zstd,
     "msgpack": use_msgpack,
 }

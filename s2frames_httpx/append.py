@@ -1,0 +1,166 @@
+"""Append sessions for threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import httpx
+
+from s2frames.append import AppendProtocol, AppendState
+from s2frames.codecs import Codec
+from s2frames.errors import LocalProtocolError, TransportError
+from s2frames.events import Appended
+from s2frames.outbox import Outbox
+from s2frames.records import Header
+from s2frames_httpx.alone import Alone
+from s2frames_httpx.burst import Burst
+from s2frames_httpx.mapping import FOREIGN_ERRORS, lower_headers, to_our_error
+
+__all__ = ["AppendSession"]
+
+T = TypeVar("T")
+
+
+class AppendSession(Generic[T]):
+    """Appends messages to a stream. Use it in a `with` block.
+
+    Leaving the block waits until everything is durable; leaving it by an exception sends nothing
+    more. A session belongs to one thread at a time. After an error of the service or the
+    connection every call raises that error.
+    """
+
+    def __init__(self, http: httpx.Client, protocol: AppendProtocol, codec: Codec[T]) -> None:
+        self._http = http
+        self._protocol = protocol
+        self._outbox = Outbox(protocol, codec)
+        self._alone = Alone(
+            "an append session belongs to one thread at a time, and this one is in use"
+        )
+
+    @property
+    def writer_id(self) -> str | None:
+        """Who writes, as readers see it; None without dedupe."""
+        return self._protocol.writer_id
+
+    @property
+    def durable_messages(self) -> int:
+        """How many messages of this session are durable."""
+        return self._protocol.durable_messages
+
+    def append(
+        self, message: T, headers: Iterable[Header] = (), timestamp: int | None = None
+    ) -> Appended:
+        """Append one message; it is durable when this returns.
+
+        `headers` are (name, value) pairs of bytes, `timestamp` milliseconds since the Unix epoch.
+        """
+        with self._alone:
+            frame = self._outbox.put(message, headers, timestamp, now=time.monotonic())
+            with self._outbox.watching(frame):
+                while (appended := self._outbox.result(frame)) is None:
+                    self._run_burst()
+        return appended
+
+    def append_many(
+        self, messages: Iterable[T], on_durable: Callable[[Appended], None] | None = None
+    ) -> Appended | None:
+        """Append messages, many at a time, in bounded memory; all are durable when this returns.
+
+        Returns where the first one starts and the last one ends, None when there are none.
+        `on_durable` is told of each message, in order, when it is durable. What waits goes out when
+        it is enough for a burst, or has waited for `linger` when the next message comes: an
+        iterable that pauses keeps its last messages until it goes on. When a message cannot be
+        sent, those before it are accepted and become durable with the next call in the block.
+        """
+        with self._alone, self._outbox.listening(on_durable) as listener:
+            for message in messages:
+                listener.put(message, now=time.monotonic())
+                while self._protocol.is_due(time.monotonic()):
+                    self._run_burst()
+                    self._outbox.check()
+                    listener.tell()
+            while not listener.is_durable:
+                self._run_burst()
+                self._outbox.check()
+                listener.tell()
+            return listener.appended
+
+    def flush(self) -> None:
+        """Wait until everything accepted is durable."""
+        with self._alone:
+            self._drain()
+
+    def close(self) -> None:
+        """Wait until everything is durable and end the session. Idempotent."""
+        with self._alone:
+            self._protocol.close()
+            while self._protocol.state is not AppendState.CLOSED:
+                self._outbox.check()
+                self._run_burst()
+
+    def __enter__(self) -> AppendSession[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._protocol.abort()
+
+    def _drain(self) -> None:
+        self._outbox.check()
+        while not self._protocol.is_drained:
+            self._run_burst()
+            self._outbox.check()
+
+    def _run_burst(self) -> None:
+        """Send what the session has to send, and take the answer to all of it."""
+        protocol = self._protocol
+        burst = Burst.collect(protocol.data_to_send(time.monotonic()))
+        try:
+            if burst is not None:
+                self._exchange(burst)
+        finally:
+            self._outbox.take(protocol.events_received())
+
+    def _exchange(self, burst: Burst) -> None:
+        protocol, number = self._protocol, burst.request_id
+        if self._http.is_closed:
+            closed = LocalProtocolError("the client is closed")
+            protocol.connection_lost(number, closed, time.monotonic())
+            return
+
+        def accepted(num_bytes: int) -> None:
+            protocol.bytes_accepted(number, num_bytes, time.monotonic())
+
+        try:
+            with self._http.stream(
+                burst.request.method,
+                burst.request.url,
+                headers=burst.headers(),
+                content=burst.body(accepted),
+            ) as response:
+                head = lower_headers(response.headers)
+                protocol.receive_response(number, response.status_code, head, time.monotonic())
+                for data in response.iter_raw():
+                    protocol.receive_data(number, data, time.monotonic())
+                    protocol.handle_timeout(time.monotonic())
+                    if protocol.state is AppendState.FAILED:
+                        return
+            protocol.receive_eof(number, time.monotonic())
+        except FOREIGN_ERRORS as error:
+            lost = to_our_error(error, burst.request.url)
+            protocol.connection_lost(number, lost, time.monotonic())
+        except BaseException:
+            # Control-C or a cancellation: what the service made of the burst is unknown.
+            interrupted = TransportError("the append was interrupted")
+            protocol.connection_lost(number, interrupted, time.monotonic())
+            raise

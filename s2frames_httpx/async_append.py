@@ -1,0 +1,176 @@
+"""Append sessions for asyncio and trio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import anyio
+import httpx
+
+from s2frames.append import AppendProtocol, AppendState
+from s2frames.codecs import Codec
+from s2frames.errors import LocalProtocolError, TransportError
+from s2frames.events import Appended
+from s2frames.outbox import Outbox
+from s2frames.records import Header
+from s2frames_httpx.async_iteration import iterate, reading
+from s2frames_httpx.burst import Burst
+from s2frames_httpx.mapping import FOREIGN_ERRORS, lower_headers, to_our_error
+
+__all__ = ["AsyncAppendSession"]
+
+T = TypeVar("T")
+
+
+class AsyncAppendSession(Generic[T]):
+    """Appends messages to a stream. Use it in an `async with` block.
+
+    Leaving the block waits until everything is durable; leaving it by an exception sends nothing
+    more. Tasks may share a session: what they append meanwhile goes out together. There is no
+    background task: of those who wait one drives, and when it is done the next takes over. After
+    an error of the service or the connection every call raises that error. Cancelling the task
+    that drives takes its connection and so ends the session; cancelling one that waits for it does
+    not.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, protocol: AppendProtocol, codec: Codec[T]) -> None:
+        self._http = http
+        self._protocol = protocol
+        self._outbox = Outbox(protocol, codec)
+        # Held by the task that drives.
+        self._driving = anyio.Lock()
+
+    @property
+    def writer_id(self) -> str | None:
+        """Who writes, as readers see it; None without dedupe."""
+        return self._protocol.writer_id
+
+    @property
+    def durable_messages(self) -> int:
+        """How many messages of this session are durable."""
+        return self._protocol.durable_messages
+
+    async def append(
+        self, message: T, headers: Iterable[Header] = (), timestamp: int | None = None
+    ) -> Appended:
+        """Append one message; it is durable when this returns.
+
+        `headers` are (name, value) pairs of bytes, `timestamp` milliseconds since the Unix epoch.
+        """
+        await self._drive(lambda: not self._protocol.is_full)
+        frame = self._outbox.put(message, headers, timestamp, now=time.monotonic())
+        with self._outbox.watching(frame):
+            while (appended := self._outbox.result(frame)) is None:
+                await self._take_turn(lambda: self._outbox.result(frame) is not None)
+        return appended
+
+    async def append_many(
+        self,
+        messages: Iterable[T] | AsyncIterable[T],
+        on_durable: Callable[[Appended], None] | None = None,
+    ) -> Appended | None:
+        """Append messages, many at a time, in bounded memory; all are durable when this returns.
+
+        Returns where the first one starts and the last one ends, None when there are none.
+        `on_durable` is told of each message, in order, when it is durable. What waits goes out when
+        it is enough for a burst, or has waited for `linger` when the next message comes: an
+        iterable that pauses keeps its last messages until it goes on. When a message cannot be
+        sent, those before it are accepted and become durable with the next call in the block.
+        """
+        with self._outbox.listening(on_durable) as listener:
+            async with aclosing(iterate(messages)) as items:
+                async for message in items:
+                    listener.put(message, now=time.monotonic())
+                    while self._is_due():
+                        await self._take_turn(lambda: not self._is_due())
+                        listener.tell()
+            while not listener.is_durable:
+                await self._take_turn(lambda: listener.is_durable)
+                listener.tell()
+            return listener.appended
+
+    def _is_due(self) -> bool:
+        return self._protocol.is_due(time.monotonic())
+
+    async def flush(self) -> None:
+        """Wait until everything accepted is durable."""
+        await self._drive(lambda: self._protocol.is_drained)
+
+    async def close(self) -> None:
+        """Wait until everything is durable and end the session. Idempotent."""
+        self._protocol.close()
+        await self._drive(lambda: self._protocol.state is AppendState.CLOSED)
+
+    async def __aenter__(self) -> AsyncAppendSession[T]:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            self._protocol.abort()
+
+    async def _drive(self, is_done: Callable[[], bool]) -> None:
+        """Run bursts, or let another task do so, until `is_done`. Raises what ends the session."""
+        while not is_done():
+            await self._take_turn(is_done)
+
+    async def _take_turn(self, is_done: Callable[[], bool]) -> None:
+        """Run a burst, once no other task does, unless there is no need any more."""
+        async with self._driving:
+            if not is_done():
+                self._outbox.check()
+                await self._run_burst()
+
+    async def _run_burst(self) -> None:
+        """Send what the session has to send, and take the answer to all of it."""
+        protocol = self._protocol
+        burst = Burst.collect(protocol.data_to_send(time.monotonic()))
+        try:
+            if burst is not None:
+                await self._exchange(burst)
+        finally:
+            self._outbox.take(protocol.events_received())
+
+    async def _exchange(self, burst: Burst) -> None:
+        protocol, number = self._protocol, burst.request_id
+        if self._http.is_closed:
+            closed = LocalProtocolError("the client is closed")
+            protocol.connection_lost(number, closed, time.monotonic())
+            return
+
+        def accepted(num_bytes: int) -> None:
+            protocol.bytes_accepted(number, num_bytes, time.monotonic())
+
+        try:
+            request = self._http.build_request(
+                burst.request.method, burst.request.url, headers=burst.headers()
+            )
+            request.stream = burst.async_body(accepted)
+            response = await self._http.send(request, stream=True)
+            async with reading(response) as chunks:
+                head = lower_headers(response.headers)
+                protocol.receive_response(number, response.status_code, head, time.monotonic())
+                async for data in chunks:
+                    protocol.receive_data(number, data, time.monotonic())
+                    protocol.handle_timeout(time.monotonic())
+                    if protocol.state is AppendState.FAILED:
+                        return
+            protocol.receive_eof(number, time.monotonic())
+        except FOREIGN_ERRORS as error:
+            lost = to_our_error(error, burst.request.url)
+            protocol.connection_lost(number, lost, time.monotonic())
+        except BaseException:
+            # Control-C or a cancellation: what the service made of the burst is unknown.
+            interrupted = TransportError("the append was interrupted")
+            protocol.connection_lost(number, interrupted, time.monotonic())
+            raise

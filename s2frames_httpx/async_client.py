@@ -1,0 +1,229 @@
+"""`AsyncClient`: S2 for asyncio and trio."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, TypeVar, Unpack, overload
+
+import httpx
+
+from s2frames import rest
+from s2frames.append import AppendProtocol
+from s2frames.codecs import BYTES, Codec
+from s2frames.config import BasinConfig, StreamConfig
+from s2frames.errors import LocalProtocolError
+from s2frames.inbox import Inbox, OnCorrupt
+from s2frames.options import ReadOptions
+from s2frames.read import ReadProtocol
+from s2frames.records import StreamPosition
+from s2frames.settings import ReadSettings, Settings
+from s2frames.target import StreamTarget
+from s2frames_httpx.async_append import AsyncAppendSession
+from s2frames_httpx.async_iteration import reading
+from s2frames_httpx.async_pages import PagedItems
+from s2frames_httpx.async_read import AsyncReadSession
+from s2frames_httpx.burst import BurstOptions, burst_settings
+from s2frames_httpx.embedded import EMBEDDED_SETTINGS, AsyncEmbeddedTransport
+from s2frames_httpx.mapping import client_options, lower_headers, map_exceptions
+
+__all__ = ["AsyncClient", "AsyncStream"]
+
+T = TypeVar("T")
+
+# Only for writer ids, which must never meet: the system's source.
+_random = random.SystemRandom().random
+
+
+class AsyncClient:
+    """S2 for asyncio and trio. Tasks may share one; use it in an `async with` block, or close it.
+
+    Args:
+        settings: where the service is, and who asks.
+        transport: another way to send requests than over the network.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.settings = Settings() if settings is None else settings
+        #: The client underneath.
+        self.http = httpx.AsyncClient(transport=transport, **client_options(self.settings))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> AsyncClient:
+        """A client as S2_ACCESS_TOKEN, S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT say.
+
+        `changes` are arguments of `Settings`.
+        """
+        return cls(Settings.from_env(os.environ if environ is None else environ, **changes))
+
+    @classmethod
+    def embedded(cls) -> AsyncClient:
+        """A client with a service of its own, in memory, for trying and for tests."""
+        return cls(EMBEDDED_SETTINGS, transport=AsyncEmbeddedTransport())
+
+    def stream(self, basin: str, name: str, *, encryption_key: bytes | None = None) -> AsyncStream:
+        """The stream `name` of `basin`. No request is made."""
+        return AsyncStream(self, StreamTarget(self.settings, basin, name, encryption_key))
+
+    async def call(self, call: rest.Call[T]) -> T:
+        """Make a control call of `s2frames.rest`."""
+        if self.http.is_closed:
+            raise LocalProtocolError("the client is closed")
+        asked = call.request
+        body = bytearray()
+        with map_exceptions(asked.url):
+            async with (
+                self.http.stream(
+                    asked.method, asked.url, headers=asked.headers, content=asked.body
+                ) as response,
+                reading(response) as chunks,
+            ):
+                async for data in chunks:
+                    body += data
+                    if len(body) > rest.MAX_ANSWER_BYTES:
+                        break
+        return call.parse(response.status_code, lower_headers(response.headers), bytes(body))
+
+    def list_basins(self, prefix: str = "") -> AsyncIterator[rest.BasinInfo]:
+        """The basins whose names start with `prefix`, in order."""
+        return PagedItems(
+            lambda start_after: self.call(
+                rest.list_basins(self.settings, prefix=prefix, start_after=start_after)
+            )
+        )
+
+    async def create_basin(self, name: str, config: BasinConfig | None = None) -> None:
+        """Make a basin. Raises `ServiceError` (409) when there is one of that name."""
+        await self.call(rest.create_basin(self.settings, name, config))
+
+    async def ensure_basin(self, name: str, config: BasinConfig | None = None) -> rest.Provisioned:
+        """Make a basin, or give the one there is this config, all of it."""
+        return await self.call(rest.ensure_basin(self.settings, name, config))
+
+    async def basin_config(self, name: str) -> BasinConfig:
+        """The config of a basin."""
+        return await self.call(rest.get_basin_config(self.settings, name))
+
+    async def delete_basin(self, name: str) -> None:
+        """Remove a basin and all its streams."""
+        await self.call(rest.delete_basin(self.settings, name))
+
+    def list_streams(self, basin: str, prefix: str = "") -> AsyncIterator[rest.StreamInfo]:
+        """The streams of a basin whose names start with `prefix`, in order."""
+        return PagedItems(
+            lambda start_after: self.call(
+                rest.list_streams(self.settings, basin, prefix=prefix, start_after=start_after)
+            )
+        )
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        await self.http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncStream:
+    """A stream of messages. Made by `AsyncClient.stream`."""
+
+    def __init__(self, client: AsyncClient, target: StreamTarget) -> None:
+        self._client = client
+        self._target = target
+
+    def __repr__(self) -> str:
+        return f"AsyncStream('s2://{self._target.basin}/{self._target.stream}')"
+
+    @property
+    def target(self) -> StreamTarget:
+        """Which stream this is."""
+        return self._target
+
+    async def create(self, config: StreamConfig | None = None) -> None:
+        """Make the stream. Raises `ServiceError` (409) when it exists."""
+        target = self._target
+        await self._client.call(
+            rest.create_stream(target.settings, target.basin, target.stream, config)
+        )
+
+    async def ensure(self, config: StreamConfig | None = None) -> rest.Provisioned:
+        """Make the stream, or give the one there is this config, all of it."""
+        target = self._target
+        return await self._client.call(
+            rest.ensure_stream(target.settings, target.basin, target.stream, config)
+        )
+
+    async def config(self) -> StreamConfig:
+        """The config of the stream."""
+        target = self._target
+        return await self._client.call(
+            rest.get_stream_config(target.settings, target.basin, target.stream)
+        )
+
+    async def delete(self) -> None:
+        """Remove the stream and all it holds."""
+        target = self._target
+        await self._client.call(rest.delete_stream(target.settings, target.basin, target.stream))
+
+    async def check_tail(self) -> StreamPosition:
+        """The sequence number that comes next, and the last record's timestamp."""
+        target = self._target
+        return await self._client.call(
+            rest.check_tail(target.settings, target.basin, target.stream)
+        )
+
+    @overload
+    def append_session(
+        self, *, codec: Codec[T], **options: Unpack[BurstOptions]
+    ) -> AsyncAppendSession[T]: ...
+
+    @overload
+    def append_session(self, **options: Unpack[BurstOptions]) -> AsyncAppendSession[bytes]: ...
+
+    def append_session(
+        self, *, codec: Codec[Any] = BYTES, **options: Unpack[BurstOptions]
+    ) -> AsyncAppendSession[Any]:
+        """A session to append messages with. Options: `AppendSettings`, and `burst_batches`.
+
+        Nothing is sent before the first message.
+        """
+        protocol = AppendProtocol(self._target, burst_settings(options), random=_random)
+        return AsyncAppendSession(self._client.http, protocol, codec)
+
+    @overload
+    def read_session(
+        self, *, codec: Codec[T], on_corrupt: OnCorrupt = "raise", **options: Unpack[ReadOptions]
+    ) -> AsyncReadSession[T]: ...
+
+    @overload
+    def read_session(
+        self, *, on_corrupt: OnCorrupt = "raise", **options: Unpack[ReadOptions]
+    ) -> AsyncReadSession[bytes]: ...
+
+    def read_session(
+        self,
+        *,
+        codec: Codec[Any] = BYTES,
+        on_corrupt: OnCorrupt = "raise",
+        **options: Unpack[ReadOptions],
+    ) -> AsyncReadSession[Any]:
+        """The messages of the stream, from `start` to the tail or on. Options: `ReadSettings`.
+
+        `on_corrupt` says whether a message that is lost is an error. Nothing is sent before the
+        first message is asked for.
+        """
+        protocol = ReadProtocol(self._target, ReadSettings(**options))
+        inbox = Inbox(codec, on_corrupt)
+        return AsyncReadSession(self._client.http, protocol, inbox)

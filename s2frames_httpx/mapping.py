@@ -1,0 +1,142 @@
+"""Between httpx's words and the core's: errors, time-outs, headers. One table each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypedDict
+from urllib.parse import urlsplit
+
+import httpx
+
+from s2frames.errors import (
+    LocalProtocolError,
+    Outcome,
+    RemoteProtocolError,
+    S2FramesError,
+    TransportError,
+)
+from s2frames.settings import Settings
+
+__all__ = [
+    "FOREIGN_ERRORS",
+    "client_options",
+    "httpx_timeout",
+    "lower_headers",
+    "map_exceptions",
+    "set_read_timeout",
+    "to_our_error",
+]
+
+#: What httpx raises for a request. A UnicodeError is a host name that no DNS name can be.
+FOREIGN_ERRORS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+
+# The first match counts. What is said of the error comes before httpx's own words.
+_ERRORS: tuple[tuple[type[Exception], type[S2FramesError], str], ...] = (
+    (httpx.ConnectTimeout, TransportError, "cannot connect"),
+    (httpx.ConnectError, TransportError, "cannot connect"),
+    (httpx.TimeoutException, TransportError, "no answer in time"),
+    (httpx.ProxyError, TransportError, "the proxy failed"),
+    (httpx.RemoteProtocolError, RemoteProtocolError, "the answer is not HTTP"),
+    (httpx.UnsupportedProtocol, LocalProtocolError, "the URL cannot be used"),
+    (httpx.LocalProtocolError, LocalProtocolError, "the request cannot be sent"),
+    (httpx.InvalidURL, LocalProtocolError, "the URL cannot be used"),
+    (UnicodeError, LocalProtocolError, "the URL cannot be used"),
+    (httpx.TransportError, TransportError, "the connection broke"),
+    (httpx.HTTPError, TransportError, "the request failed"),
+)
+
+# What is raised before the first byte was sent.
+_NOTHING_SENT = (
+    httpx.ConnectTimeout,
+    httpx.ConnectError,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    UnicodeError,
+)
+
+# httpx tells a connection that ended too early from garbage by words alone.
+_DISCONNECTED = ("disconnected", "peer closed connection")
+
+
+def to_our_error(error: Exception, url: str) -> S2FramesError:
+    """The error of ours for one of httpx's; `url` says where it happened."""
+    origin = urlsplit(url)
+    where = f"{origin.scheme}://{origin.netloc}"
+    if any(words in str(error) for words in _DISCONNECTED):
+        ours: S2FramesError = TransportError(f"the connection to {where} was closed early")
+    else:
+        kind, words = next(
+            (ours, words) for theirs, ours, words in _ERRORS if isinstance(error, theirs)
+        )
+        # What httpx refuses to send may be a header, and that a secret: it is not repeated.
+        is_shown = str(error) and not isinstance(error, httpx.LocalProtocolError)
+        ours = kind(f"{words}: {where}: {error if is_shown else type(error).__name__}")
+    if isinstance(error, _NOTHING_SENT):
+        ours.outcome = Outcome.NOT_APPLIED
+    ours.__cause__ = error
+    return ours
+
+
+@contextmanager
+def map_exceptions(url: str) -> Iterator[None]:
+    """Raise our errors for httpx's."""
+    try:
+        yield
+    except FOREIGN_ERRORS as error:
+        raise to_our_error(error, url) from error
+
+
+def httpx_timeout(settings: Settings) -> httpx.Timeout:
+    """Deadlines of a request."""
+    return httpx.Timeout(
+        connect=settings.connect_timeout,
+        read=settings.request_timeout,
+        write=settings.request_timeout,
+        pool=settings.connect_timeout,
+    )
+
+
+def set_read_timeout(request: httpx.Request, seconds: float) -> None:
+    """Let the rest of an answer be silent for so long; its head had less time.
+
+    httpx knows one time-out for both, and looks it up in the request for each read.
+    """
+    request.extensions["timeout"]["read"] = seconds
+
+
+def lower_headers(headers: httpx.Headers) -> Mapping[str, str]:
+    """The headers as the core wants them: names in lower case."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+class ClientOptions(TypedDict):
+    """Arguments of an httpx client."""
+
+    http1: bool
+    http2: bool
+    follow_redirects: bool
+    limits: httpx.Limits
+    headers: dict[str, str]
+    timeout: httpx.Timeout
+    mounts: dict[str, None]
+
+
+def client_options(settings: Settings) -> ClientOptions:
+    """How to make an httpx client for S2.
+
+    HTTP/1.1 only: over HTTP/2 httpx loses an answer that comes while the body is being sent. No
+    limit on connections, since a session keeps one for as long as it lasts. No redirects: they
+    would carry the access token to another place. No proxy to a loopback address: it would read the
+    token on a way that counts as private.
+    """
+    return {
+        "http1": True,
+        "http2": False,
+        "follow_redirects": False,
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),
+        "headers": {"user-agent": "s2frames", "accept-encoding": "identity"},
+        "timeout": httpx_timeout(settings),
+        "mounts": {"http://": None} if settings.endpoints.is_private else {},
+    }

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from httpx_adapter.gates import Gate, Recorder
+from live_service import live_service
+from s2frames import (
+    Appended,
+    Endpoints,
+    LocalProtocolError,
+    Outcome,
+    Settings,
+    TransportError,
+)
+from s2frames_httpx import AppendSession, Client, EmbeddedTransport, Stream
+from s2frames_httpx.embedded import EMBEDDED_SETTINGS
+
+
+@pytest.fixture
+def inner() -> EmbeddedTransport:
+    """A service with an empty stream."""
+    transport = EmbeddedTransport()
+    with Client(EMBEDDED_SETTINGS, transport=transport) as client:
+        client.create_basin("test-basin")
+        client.stream("test-basin", "room/1").create()
+    return transport
+
+
+def stream_over(transport: httpx.BaseTransport) -> Stream:
+    return Client(EMBEDDED_SETTINGS, transport=transport).stream("test-basin", "room/1")
+
+
+def read_all(transport: httpx.BaseTransport) -> list[bytes]:
+    return list(stream_over(transport).read_session())
+
+
+# Threads
+
+
+def test_two_threads_on_one_session(inner: EmbeddedTransport) -> None:
+    gate = Gate(inner)
+    session = stream_over(gate).append_session()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(session.append, b"a")
+        gate.reached.wait()
+        for call in (lambda: session.append(b"b"), session.flush, session.close):
+            with pytest.raises(LocalProtocolError, match="one thread at a time"):
+                call()
+        gate.opened.set()
+        assert first.result() == Appended(0, 1)
+    # The session goes on.
+    assert session.append(b"c") == Appended(1, 2)
+    session.close()
+    assert read_all(inner) == [b"a", b"c"]
+
+
+def test_a_session_inside_its_own_iterable(inner: EmbeddedTransport) -> None:
+    session = stream_over(inner).append_session()
+
+    def messages() -> Iterator[bytes]:
+        yield b"a"
+        session.append(b"b")
+
+    with pytest.raises(LocalProtocolError, match="in use"):
+        session.append_many(messages())
+    session.close()
+    assert read_all(inner) == [b"a"]
+
+
+def test_many_threads_share_a_client_with_a_session_each() -> None:
+    expected = {f"writer-{n}": [b"%d/%d" % (n, m) for m in range(20)] for n in range(8)}
+    start = threading.Barrier(len(expected))
+    with live_service() as url, Client(Settings(endpoints=Endpoints.at(url))) as client:
+        client.create_basin("test-basin")
+        stream = client.stream("test-basin", "room/1")
+        stream.create()
+
+        def write(writer_id: str) -> None:
+            start.wait()
+            with stream.append_session(writer_id=writer_id, first_dedupe_seq=0) as session:
+                for message in expected[writer_id]:
+                    session.append(message)
+
+        with ThreadPoolExecutor(len(expected)) as pool:
+            list(pool.map(write, expected))
+        received: dict[str | None, list[bytes]] = {}
+        for frame in stream.read_session().frames():
+            received.setdefault(frame.writer_id, []).append(frame.message)
+    assert received == expected
+
+
+# Interruptions
+
+
+def interrupt(_request: httpx.Request) -> None:
+    raise KeyboardInterrupt
+
+
+def test_control_c_while_appending(inner: EmbeddedTransport) -> None:
+    session = stream_over(Recorder(inner, interrupt)).append_session()
+    with pytest.raises(KeyboardInterrupt):
+        session.append(b"a")
+    for call in (lambda: session.append(b"b"), session.flush, session.close):
+        with pytest.raises(TransportError, match="interrupted") as raised:
+            call()
+        assert raised.value.outcome is Outcome.UNKNOWN
+    assert read_all(inner) == []
+
+
+def append_two(session: AppendSession[bytes]) -> None:
+    with session:
+        session.append(b"a")
+        raise KeyboardInterrupt
+
+
+def test_leaving_by_control_c_sends_nothing_more(inner: EmbeddedTransport) -> None:
+    recorder = Recorder(inner)
+    session = stream_over(recorder).append_session()
+    with pytest.raises(KeyboardInterrupt):
+        append_two(session)
+    assert len(recorder.requests) == 1
+
+
+# A client that is gone
+
+
+def test_a_session_of_a_closed_client_fails(inner: EmbeddedTransport) -> None:
+    client = Client(EMBEDDED_SETTINGS, transport=inner)
+    session = client.stream("test-basin", "room/1").append_session()
+    session.append(b"a")
+    client.close()
+    with pytest.raises(LocalProtocolError, match="client is closed") as raised:
+        session.append(b"b")
+    assert raised.value.durable_messages == 1
+
+
+def test_a_session_with_nothing_to_send_may_outlive_its_client(inner: EmbeddedTransport) -> None:
+    client = Client(EMBEDDED_SETTINGS, transport=inner)
+    with client.stream("test-basin", "room/1").append_session() as session:
+        session.append(b"a")
+        client.close()
+    assert session.durable_messages == 1
+
+
+# Iterables that take their time
+
+
+def test_what_waited_long_enough_goes_out_before_the_next_message(
+    inner: EmbeddedTransport,
+) -> None:
+    seen: list[list[bytes]] = []
+
+    def messages() -> Iterator[bytes]:
+        for n in range(3):
+            seen.append(read_all(inner))
+            yield b"%d" % n
+
+    # No time at all is long enough.
+    with stream_over(inner).append_session(linger=0) as session:
+        session.append_many(messages())
+    assert seen == [[], [b"0"], [b"0", b"1"]]
+
+
+def test_what_has_not_waited_is_gathered(inner: EmbeddedTransport) -> None:
+    seen: list[list[bytes]] = []
+
+    def messages() -> Iterator[bytes]:
+        for n in range(3):
+            seen.append(read_all(inner))
+            yield b"%d" % n
+
+    with stream_over(inner).append_session(linger=3600) as session:
+        assert session.append_many(messages()) == Appended(0, 3)
+    assert seen == [[], [], []]

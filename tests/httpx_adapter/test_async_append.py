@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskStatus
+
+from httpx_adapter.gates import AsyncGate
+from s2frames import Appended, LocalProtocolError, Outcome, TransportError
+from s2frames_httpx import AsyncAppendSession, AsyncClient, AsyncEmbeddedTransport, AsyncStream
+from s2frames_httpx.embedded import EMBEDDED_SETTINGS
+from scenes import ASYNC_FLAVOURS, ASYNC_SCENES, World
+
+every_scene = pytest.mark.parametrize("s2", ASYNC_SCENES, indirect=True, ids=str)
+on_both = pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True, ids=str)
+Call = Callable[[], Coroutine[Any, Any, object]]
+
+
+class Service:
+    """An embedded service with an empty stream, and a gate before it."""
+
+    def __init__(self) -> None:
+        self.inner = AsyncEmbeddedTransport()
+        self.gate = AsyncGate(self.inner)
+
+    async def make(self) -> Service:
+        async with AsyncClient(EMBEDDED_SETTINGS, transport=self.inner) as client:
+            await client.create_basin("test-basin")
+            await client.stream("test-basin", "room/1").create()
+        return self
+
+    @property
+    def gated(self) -> AsyncStream:
+        client = AsyncClient(EMBEDDED_SETTINGS, transport=self.gate)
+        return client.stream("test-basin", "room/1")
+
+    async def read_all(self) -> list[bytes]:
+        client = AsyncClient(EMBEDDED_SETTINGS, transport=self.inner)
+        async with client.stream("test-basin", "room/1").read_session() as messages:
+            return [message async for message in messages]
+
+
+# Many tasks
+
+
+@every_scene
+async def test_many_tasks_share_a_session(s2: World) -> None:
+    where: dict[bytes, Appended] = {}
+    async with s2.stream.append_session() as session:
+
+        async def write(task: int) -> None:
+            for n in range(10):
+                message = b"%d/%d" % (task, n)
+                where[message] = await session.append(message)
+
+        async with anyio.create_task_group() as group:
+            for task in range(30):
+                group.start_soon(write, task)
+        assert session.durable_messages == 300
+    async with s2.stream.read_session() as messages:
+        read = {
+            frame.message: Appended(frame.start, frame.end) async for frame in messages.frames()
+        }
+    assert read == where
+    for task in range(30):
+        starts = [where[b"%d/%d" % (task, n)].start for n in range(10)]
+        assert starts == sorted(starts)
+
+
+@every_scene
+async def test_append_many_and_append_at_the_same_time(s2: World) -> None:
+    told: dict[str, list[Appended]] = {"a": [], "b": []}
+
+    async def messages(name: str) -> AsyncIterator[bytes]:
+        for n in range(50):
+            yield f"{name}{n}".encode() * 20_000
+            await anyio.lowlevel.checkpoint()
+
+    async with s2.stream.append_session() as session:
+
+        async def write(name: str) -> None:
+            appended = await session.append_many(messages(name), told[name].append)
+            assert appended == Appended(told[name][0].start, told[name][-1].end)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(write, "a")
+            group.start_soon(write, "b")
+            group.start_soon(session.append, b"alone")
+            group.start_soon(session.flush)
+    async with s2.stream.read_session() as received:
+        read = {
+            frame.message: Appended(frame.start, frame.end) async for frame in received.frames()
+        }
+    assert len(read) == 101
+    for name, appended in told.items():
+        assert appended == [read[f"{name}{n}".encode() * 20_000] for n in range(50)]
+
+
+# Cancelling
+
+
+async def start(group: anyio.abc.TaskGroup, call: Call) -> anyio.CancelScope:
+    """Start a call in a task of its own; gives what cancels it."""
+
+    async def run(*, task_status: TaskStatus[anyio.CancelScope]) -> None:
+        with anyio.CancelScope() as scope:
+            task_status.started(scope)
+            await call()
+
+    scope: anyio.CancelScope = await group.start(run)
+    return scope
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_cancelling_one_who_waits_drops_only_the_wait() -> None:
+    service = await Service().make()
+    session = service.gated.append_session()
+    async with anyio.create_task_group() as group:
+        await start(group, lambda: session.append(b"driver"))
+        await service.gate.reached.wait()
+        waiting = await start(group, lambda: session.append(b"waiting"))
+        await anyio.wait_all_tasks_blocked()
+        waiting.cancel()
+        await anyio.wait_all_tasks_blocked()
+        service.gate.opened.set()
+    # It was accepted, and goes out with what comes next.
+    assert await session.append(b"next") == Appended(2, 3)
+    await session.close()
+    assert await service.read_all() == [b"driver", b"waiting", b"next"]
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_cancelling_the_one_who_drives_ends_the_session() -> None:
+    service = await Service().make()
+    session = service.gated.append_session()
+    errors: list[TransportError] = []
+
+    async def fail(call: Call) -> None:
+        with pytest.raises(TransportError, match="interrupted") as raised:
+            await call()
+        errors.append(raised.value)
+
+    async with anyio.create_task_group() as group:
+        driving = await start(group, lambda: session.append(b"driver"))
+        await service.gate.reached.wait()
+        group.start_soon(fail, lambda: session.append(b"waiting"))
+        group.start_soon(fail, lambda: session.append_many([b"many"]))
+        group.start_soon(fail, session.flush)
+        await anyio.wait_all_tasks_blocked()
+        driving.cancel()
+    await fail(lambda: session.append(b"late"))
+    await fail(session.close)
+    assert [error.outcome for error in errors] == [Outcome.UNKNOWN] * 5
+    assert await service.read_all() == []
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_a_timeout_around_the_block_gives_the_session_up() -> None:
+    service = await Service().make()
+    with anyio.CancelScope() as scope:
+        async with service.gated.append_session() as session, anyio.create_task_group() as group:
+            group.start_soon(session.append, b"a")
+            await service.gate.reached.wait()
+            scope.cancel()
+    assert scope.cancelled_caught
+    service.gate.opened.set()
+    with pytest.raises((LocalProtocolError, TransportError)):
+        await session.append(b"b")
+    assert await service.read_all() == []
+
+
+@pytest.mark.parametrize(
+    "s2",
+    [scene for scene in ASYNC_SCENES if "socket" in str(scene)],
+    indirect=True,
+    ids=str,
+)
+async def test_cancelling_while_a_large_message_is_sent(s2: World) -> None:
+    session = s2.stream.append_session()
+    async with anyio.create_task_group() as group:
+        sending = await start(group, lambda: session.append(b"x" * 20_000_000))
+        await anyio.lowlevel.checkpoint()
+        sending.cancel()
+    with pytest.raises(TransportError):
+        await session.append(b"y")
+    async with s2.stream.append_session() as another:
+        await another.append(b"z")
+    async with s2.stream.read_session() as messages:
+        assert [message async for message in messages][-1] == b"z"
+
+
+# The queue
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_append_many_takes_no_more_than_its_window() -> None:
+    service = await Service().make()
+    taken: list[int] = []
+
+    async def messages() -> AsyncIterator[bytes]:
+        for n in range(20):
+            taken.append(n)
+            yield b"x" * 1_000_000
+
+    session: AsyncAppendSession[bytes] = service.gated.append_session(max_inflight_bytes=2**21)
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.append_many, messages())
+        await service.gate.reached.wait()
+        # The window, and the queue as much again; what fills it is one too many.
+        assert len(taken) <= 6
+        service.gate.opened.set()
+    assert len(taken) == 20
+    assert session.durable_messages == 20
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_a_session_of_a_closed_client_fails() -> None:
+    service = await Service().make()
+    client = AsyncClient(EMBEDDED_SETTINGS, transport=service.inner)
+    session = client.stream("test-basin", "room/1").append_session()
+    await session.append(b"a")
+    await client.close()
+    with pytest.raises(LocalProtocolError, match="client is closed"):
+        await session.append(b"b")
+
+
+# What is told to whom
+
+
+@every_scene
+async def test_a_callback_that_raises_is_its_own_task_s_error(s2: World) -> None:
+    async with s2.stream.append_session() as session:
+        results: list[object] = []
+
+        def fail(_appended: Appended) -> None:
+            raise KeyError("mine")
+
+        async def write_many() -> None:
+            with pytest.raises(KeyError, match="mine"):
+                await session.append_many([b"a", b"b"], on_durable=fail)
+            results.append("many")
+
+        async def write(message: bytes) -> None:
+            results.append(await session.append(message))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(write_many)
+            for message in (b"c", b"d", b"e"):
+                group.start_soon(write, message)
+    assert len(results) == 4
+    assert "many" in results
+    assert session.durable_messages == 5
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_appends_wait_while_enough_messages_wait() -> None:
+    service = await Service().make()
+    session = service.gated.append_session(max_inflight_bytes=2**20, burst_batches=1)
+    num_tasks, message = 12, bytes(400_000)
+    async with anyio.create_task_group() as group:
+        for _ in range(num_tasks):
+            group.start_soon(session.append, message)
+        await anyio.wait_all_tasks_blocked()
+        # One batch is on its way; what waits behind it is bounded, whatever the number of tasks.
+        assert session._protocol._writer.next_frame < num_tasks
+        service.gate.opened.set()
+    assert session.durable_messages == num_tasks
+    await session.close()

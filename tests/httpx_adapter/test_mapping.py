@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from s2frames import (
+    LocalProtocolError,
+    Outcome,
+    RemoteProtocolError,
+    S2FramesError,
+    Settings,
+    TransportError,
+)
+from s2frames_httpx.mapping import (
+    client_options,
+    httpx_timeout,
+    lower_headers,
+    map_exceptions,
+    set_read_timeout,
+    to_our_error,
+)
+
+URL = "http://example.com:8080/v1/basins?prefix=x"
+
+
+def and_subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from and_subclasses(subclass)
+
+
+# What each of httpx's errors is to us. All others are errors of the connection.
+OURS: dict[type[Exception], type[S2FramesError]] = {
+    httpx.RemoteProtocolError: RemoteProtocolError,
+    httpx.LocalProtocolError: LocalProtocolError,
+    httpx.UnsupportedProtocol: LocalProtocolError,
+    httpx.InvalidURL: LocalProtocolError,
+}
+
+THEIRS = [*dict.fromkeys(and_subclasses(httpx.HTTPError)), httpx.InvalidURL]
+
+
+@pytest.mark.parametrize("theirs", THEIRS, ids=lambda kind: str(kind.__name__))
+def test_every_error_of_httpx_becomes_one_of_ours(theirs: type[Exception]) -> None:
+    error = make(theirs)
+    ours = to_our_error(error, URL)
+    assert type(ours) is OURS.get(theirs, TransportError)
+    assert ours.__cause__ is error
+    # A header that cannot be sent may be a secret: those words are not repeated.
+    said = "LocalProtocolError" if theirs is httpx.LocalProtocolError else "it broke"
+    assert str(ours).endswith(f"http://example.com:8080: {said}")
+    # Neither the path nor the query, which name what the user has.
+    assert "basins" not in str(ours)
+    with pytest.raises(type(ours)), map_exceptions(URL):
+        raise error
+
+
+def make(kind: type[Exception]) -> Exception:
+    if kind is httpx.HTTPStatusError:
+        request = httpx.Request("GET", URL)
+        return httpx.HTTPStatusError("it broke", request=request, response=httpx.Response(500))
+    return kind("it broke")
+
+
+def test_the_list_of_httpx_errors_is_not_empty() -> None:
+    assert {httpx.ConnectError, httpx.ReadTimeout, httpx.DecodingError} < set(THEIRS)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        (httpx.ConnectError, "cannot connect"),
+        (httpx.ConnectTimeout, "cannot connect"),
+        (httpx.ReadTimeout, "no answer in time"),
+        (httpx.WriteTimeout, "no answer in time"),
+        (httpx.PoolTimeout, "no answer in time"),
+        (httpx.ReadError, "the connection broke"),
+        (httpx.WriteError, "the connection broke"),
+        (httpx.ProxyError, "the proxy failed"),
+        (httpx.RemoteProtocolError, "the answer is not HTTP"),
+        (httpx.TooManyRedirects, "the request failed"),
+        (httpx.InvalidURL, "the URL cannot be used"),
+    ],
+)
+def test_errors_say_what_happened(theirs: type[Exception], words: str) -> None:
+    assert str(to_our_error(make(theirs), URL)) == f"{words}: http://example.com:8080: it broke"
+
+
+def test_an_error_without_words_is_named_after_its_type() -> None:
+    assert str(to_our_error(httpx.ReadTimeout(""), URL)).endswith(": ReadTimeout")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Server disconnected without sending a response.",
+        "peer closed connection without sending complete message body (incomplete chunked read)",
+    ],
+)
+def test_a_connection_that_ended_too_early_is_no_garbage(words: str) -> None:
+    ours = to_our_error(httpx.RemoteProtocolError(words), URL)
+    assert type(ours) is TransportError
+    assert str(ours) == "the connection to http://example.com:8080 was closed early"
+
+
+@pytest.mark.parametrize("url", ["http://a..b", "http://xn--a/x", "http://[::1]:80/", URL])
+def test_a_host_name_that_is_none(url: str) -> None:
+    ours = to_our_error(UnicodeError("label empty or too long"), url)
+    assert type(ours) is LocalProtocolError
+    assert url.split("/")[2] in str(ours)
+
+
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError, ValueError, httpx.StreamClosed])
+def test_other_exceptions_pass(kind: type[Exception]) -> None:
+    error = kind() if kind is httpx.StreamClosed else kind("mine")
+    with pytest.raises(kind) as raised, map_exceptions(URL):
+        raise error
+    assert raised.value is error
+
+
+def test_the_block_gives_no_error_where_there_is_none() -> None:
+    with map_exceptions(URL):
+        """Nothing happens."""
+
+
+def test_timeouts() -> None:
+    timeout = httpx_timeout(Settings(connect_timeout=1.5, request_timeout=7))
+    assert (timeout.connect, timeout.pool, timeout.read, timeout.write) == (1.5, 1.5, 7, 7)
+
+
+def test_the_rest_of_an_answer_may_have_another_timeout() -> None:
+    with httpx.Client(timeout=5) as client:
+        request = client.build_request("GET", URL)
+        set_read_timeout(request, 20.0)
+        other = client.build_request("GET", URL)
+    assert request.extensions["timeout"] == {"connect": 5, "read": 20.0, "write": 5, "pool": 5}
+    assert other.extensions["timeout"]["read"] == 5
+
+
+def test_names_of_headers_are_in_lower_case() -> None:
+    assert lower_headers(httpx.Headers({"Content-Type": "A", "X": "b"})) == {
+        "content-type": "A",
+        "x": "b",
+    }
+
+
+def test_clients_speak_http_1_and_follow_nobody() -> None:
+    options = client_options(Settings())
+    assert (options["http1"], options["http2"], options["follow_redirects"]) == (True, False, False)
+    assert options["limits"].max_connections is None
+    assert options["headers"]["accept-encoding"] == "identity"
+    with httpx.Client(**options) as client:
+        assert client.headers["user-agent"] == "s2frames"
+
+
+@pytest.mark.parametrize("theirs", THEIRS, ids=lambda kind: str(kind.__name__))
+def test_what_was_never_sent_is_known_not_to_be_applied(theirs: type[Exception]) -> None:
+    never_sent = {
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.PoolTimeout,
+        httpx.UnsupportedProtocol,
+        httpx.InvalidURL,
+    }
+    expected = Outcome.NOT_APPLIED if theirs in never_sent else None
+    assert to_our_error(make(theirs), URL).outcome is expected
