@@ -219,8 +219,11 @@ class ReadProtocol:
             self.start_waiting(now)
 
     def start_waiting(self, now: float) -> None:
-        """The adapter waits for bytes from now on; before, it was busy with the last ones."""
-        if self._state is ReadState.READING:
+        """The adapter waits for bytes from now on; before, it was busy with the last ones.
+
+        The body of an error has the time that its head gave it, however it trickles.
+        """
+        if self._state is ReadState.READING and self._response.kind is not Answer.ERROR:
             self._deadline = now + LIVENESS_TIMEOUT
 
     def receive_eof(self, request_id: int, now: float) -> None:

@@ -14,7 +14,8 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from attrs import define, field
 
@@ -229,7 +230,7 @@ class FrameReader:
         received. Raises `RemoteProtocolError` when sequence numbers go back.
         """
         self._enter()
-        return self._record_events(records)
+        return self._events(classify(records), self._end_records)
 
     def receive_batch(self, data: bytes) -> Iterator[ReaderEvent]:
         """Take an encoded `ReadBatch`; otherwise as `receive_records`, and tells of the tail.
@@ -237,7 +238,7 @@ class FrameReader:
         Raises `RemoteProtocolError` when `data` is no such message.
         """
         self._enter()
-        return self._batch_events(data)
+        return self._events(self._scanner.scan(data), partial(self._end_batch, self._next_seq))
 
     def receive_eof(self) -> Iterator[ReaderEvent]:
         """No more records come: tells which frames are incomplete.
@@ -264,13 +265,12 @@ class FrameReader:
             )
         self._is_iterated = True
 
-    def _record_events(self, records: Iterable[SequencedRecord]) -> Iterator[ReaderEvent]:
-        yield from self._events(classify(records))
+    def _end_records(self) -> Iterator[ReaderEvent]:
         self._is_iterated = False
+        return iter(())
 
-    def _batch_events(self, data: bytes) -> Iterator[ReaderEvent]:
-        before = self._next_seq
-        yield from self._events(self._scanner.scan(data))
+    def _end_batch(self, before: int) -> Iterator[ReaderEvent]:
+        """What the tail of a batch tells; `before` is where the reader was when the batch came."""
         tail = self._scanner.tail
         if tail is not None and self._next_seq == before and tail.seq_num > before:
             # A batch without records says where the reader is: nothing survives below.
@@ -286,7 +286,12 @@ class FrameReader:
             self.stats.dropped[DropReason.INCOMPLETE] += 1
             yield _describe_drop(lane, DropReason.INCOMPLETE, "reading ended before the frame did")
 
-    def _events(self, records: Iterable[ClassifiedRecord]) -> Iterator[ReaderEvent]:
+    def _events(
+        self,
+        records: Iterable[ClassifiedRecord],
+        end: Callable[[], Iterator[ReaderEvent]],
+    ) -> Iterator[ReaderEvent]:
+        # One generator for all of it: every level more is passed through for every message.
         try:
             for record in records if self._dedupe else _without_numbers(records):
                 seq_num = record[1]
@@ -302,6 +307,7 @@ class FrameReader:
             # The records before it were taken; reading may go on after them.
             self._is_iterated = False
             raise
+        yield from end()
 
     def _replay(self, record: ClassifiedRecord) -> Iterator[ReaderEvent]:
         """A record that was accounted for: only open frames need it once more."""

@@ -150,6 +150,7 @@ class ReadSession(Generic[T]):
             self._protocol.receive_eof(self._request_id, time.monotonic())
         else:
             self._protocol.receive_data(self._request_id, data, time.monotonic())
+            self._protocol.handle_timeout(time.monotonic())
 
     def _close_response(self) -> None:
         response, self._response = self._response, None

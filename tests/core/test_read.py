@@ -843,15 +843,6 @@ def test_waiting_matters_only_while_reading(state: ReadState) -> None:
     assert machine.next_timeout() == before
 
 
-def test_an_error_whose_body_never_ends() -> None:
-    machine = opening()
-    machine.receive_response(1, 404, JSON, 3.0)
-    machine.receive_data(1, b"{", 4.0)
-    assert machine.next_timeout() == 24.0
-    machine.handle_timeout(24.0)
-    assert isinstance(error_in(machine), TransportError)
-
-
 # Close
 
 
@@ -971,3 +962,15 @@ def test_a_follower_lives_on_heartbeats() -> None:
 
 def test_events_are_a_closed_union() -> None:
     assert set(get_args(ReadEvent)) == {*get_args(ReaderEvent), SessionEnded}
+
+
+def test_an_error_that_never_ends_has_the_time_that_its_head_gave_it() -> None:
+    machine = opening()
+    machine.receive_response(1, 503, {}, 1.0)
+    for now in (5.0, 15.0, 20.9):
+        machine.receive_data(1, b"x" * 1000, now)
+        machine.start_waiting(now)
+        assert machine.next_timeout() == 1.0 + LIVENESS_TIMEOUT
+    machine.handle_timeout(1.0 + LIVENESS_TIMEOUT)
+    assert CloseRequest(1) in machine.data_to_send(21.0)
+    assert isinstance(error_in(machine), TransportError)

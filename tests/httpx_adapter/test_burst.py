@@ -20,7 +20,7 @@ from scenes import SCENES, World
 REQUEST = Request("POST", "http://localhost/", {"authorization": "Bearer secret"})
 
 # So much is handed to httpx at once.
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 256 * 1024
 
 sizes = st.one_of(
     st.integers(0, 300),
