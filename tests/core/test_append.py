@@ -1398,3 +1398,13 @@ def test_a_stream_that_is_not_there(burst_batches: int | None) -> None:
 def test_actions_are_a_closed_union() -> None:
     assert set(get_args(Action)) == {OpenRequest, SendData, EndData, CloseRequest}
     assert set(get_args(AppendEvent)) == {FramesDurable, SessionEnded}
+
+
+@pytest.mark.parametrize("known", [None, *Outcome])
+def test_an_adapter_that_knows_that_nothing_was_sent_is_believed(known: Outcome | None) -> None:
+    machine = opened(b"a")
+    error = TransportError("refused")
+    error.outcome = known
+    machine.connection_lost(1, error, 1.0)
+    assert error.outcome is (known or Outcome.UNKNOWN)
+    assert machine.events_received() == [SessionEnded(error)]

@@ -566,6 +566,7 @@ def test_the_writer_longest_silent_is_forgotten_and_its_repeats_pass() -> None:
         WriterForgotten("c", 0),
         FrameReceived(b"b", 5, 6, 0, "b", ()),
     ]
+    assert reader.stats.writers_forgotten == 2
 
 
 def test_idle_writers_are_forgotten_before_open_frames_are_dropped() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -227,3 +228,38 @@ async def test_a_session_of_a_closed_client() -> None:
         await client.close()
         with pytest.raises(LocalProtocolError, match="client is closed"):
             await anext(messages)
+
+
+# Errors that never end
+
+
+class Dripping(httpx.AsyncByteStream):
+    """The body of an answer that has no end; every byte of it takes a second of a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.is_closed = False
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.is_closed and self.now < 3600:
+            self.now += 1
+            yield b"x"
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Dripping()
+    monkeypatch.setattr("s2frames_httpx.async_read.time", body)
+    answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
+    async with AsyncClient(EMBEDDED_SETTINGS, transport=answer) as client:
+        stream = client.stream("test-basin", "room/1")
+        with pytest.raises(TransportError, match="no sign of life"):
+            async with stream.read_session() as messages:
+                await anext(aiter(messages))
+    assert body.is_closed
+    assert LIVENESS_TIMEOUT <= body.now < 2 * LIVENESS_TIMEOUT

@@ -210,3 +210,35 @@ def test_a_session_of_a_closed_client(inner: EmbeddedTransport) -> None:
     client.close()
     with pytest.raises(LocalProtocolError, match="client is closed"):
         next(session)
+
+
+# Errors that never end
+
+
+class Dripping(httpx.SyncByteStream):
+    """The body of an answer that has no end; every byte of it takes a second of a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.is_closed = False
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def __iter__(self) -> Iterator[bytes]:
+        while not self.is_closed and self.now < 3600:
+            self.now += 1
+            yield b"x"
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Dripping()
+    monkeypatch.setattr("s2frames_httpx.read.time", body)
+    answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
+    with pytest.raises(TransportError, match="no sign of life"):
+        list(stream_over(answer).read_session())
+    assert body.is_closed
+    assert LIVENESS_TIMEOUT <= body.now < 2 * LIVENESS_TIMEOUT
