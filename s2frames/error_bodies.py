@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from s2frames.errors import (
@@ -19,12 +20,32 @@ __all__ = ["excerpt", "parse_error", "parse_position"]
 # How much of an answer that is no S2 error body goes into a message.
 _EXCERPT_BYTES = 200
 
+# A longer wait than these milliseconds (16 weeks) is none.
+_MAX_RETRY_AFTER_DIGITS = 10
 
-def parse_error(status: int, body: bytes | memoryview) -> ServiceError:
+
+def parse_error(
+    status: int, body: bytes | memoryview, headers: Mapping[str, str] | None = None
+) -> ServiceError:
     """The error in an unary response or in a terminal message (the bodies are the same).
 
-    A body that is none of S2's shapes (a proxy's page, say) still gives a `ServiceError`.
+    A body that is none of S2's shapes (a proxy's page, say) still gives a `ServiceError`. Header
+    names are in lower case.
     """
+    error = _parse_body(status, body)
+    retry_after = _parse_retry_after((headers or {}).get("retry-after-ms", ""))
+    if retry_after is not None:
+        error.retry_after = retry_after
+    return error
+
+
+def _parse_retry_after(value: str) -> float | None:
+    """The seconds in a header of milliseconds; None for anything else."""
+    is_number = value.isascii() and value.isdigit() and len(value) <= _MAX_RETRY_AFTER_DIGITS
+    return int(value) / 1000 if is_number else None
+
+
+def _parse_body(status: int, body: bytes | memoryview) -> ServiceError:
     value = _parse_object(body)
     if status == 412:
         expected = value.get("seq_num_mismatch")

@@ -8,13 +8,17 @@ The type says who is at fault::
     ├── CodecError                  a codec could not encode or decode a message
     ├── RemoteProtocolError         the peer sent something the protocol does not allow
     ├── TransportError              the connection could not be made, broke or went silent
+    │   └── ConnectError            it could not be made: nothing was sent
+    │       └── CertificateError    the peer could not prove who it is
     ├── ServiceError                S2 answered with an error: status, code, message
     │   ├── AppendConditionFailed   412: a condition of the append did not hold
     │   │   ├── SeqNumMismatch
     │   │   └── FencingTokenMismatch
     │   └── RangeNotSatisfiable     416: the read starts beyond the tail
-    ├── FrameLost                   the stream holds a frame that cannot be delivered
-    └── WriterConflict              two writers use one writer id
+    ├── FrameLost                   messages of the stream cannot be delivered
+    ├── WriterConflict              two writers use one writer id
+    ├── WriterNotFound              the records of a writer were not found
+    └── ScanLimitExceeded           the last messages were not found within `max_scan_bytes`
 """
 
 from __future__ import annotations
@@ -23,12 +27,14 @@ import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from s2frames.events import FrameDropped
+    from s2frames.events import FrameDropped, GapDetected
     from s2frames.records import StreamPosition
 
 __all__ = [
     "AppendConditionFailed",
+    "CertificateError",
     "CodecError",
+    "ConnectError",
     "FencingTokenMismatch",
     "FrameLost",
     "FrameSizeError",
@@ -37,10 +43,12 @@ __all__ = [
     "RangeNotSatisfiable",
     "RemoteProtocolError",
     "S2FramesError",
+    "ScanLimitExceeded",
     "SeqNumMismatch",
     "ServiceError",
     "TransportError",
     "WriterConflict",
+    "WriterNotFound",
 ]
 
 
@@ -56,12 +64,29 @@ class Outcome(enum.Enum):
 class S2FramesError(Exception):
     """Base of every error of s2frames.
 
-    On an error that ended an append session, `outcome` tells what became of the messages that are
-    not known to be durable, and `durable_messages` how many are.
+    On an error that ended a session or a call, `attempts` tells how often it was tried since
+    something last went well. Where something was to be appended, `outcome` tells what became of
+    what is not known to be durable, and `durable_messages` how many messages are. All of it is in
+    the error's text too.
     """
 
     outcome: Outcome | None = None
     durable_messages: int | None = None
+    attempts: int | None = None
+
+    def __str__(self) -> str:
+        parts = [self._words()]
+        if self.attempts is not None and self.attempts > 1:
+            parts.append(f"tried {self.attempts} times")
+        if self.durable_messages is not None:
+            noun = "message" if self.durable_messages == 1 else "messages"
+            more = ", more may be" if self.outcome is Outcome.UNKNOWN else ""
+            parts.append(f"{self.durable_messages} {noun} durable{more}")
+        return "; ".join(parts)
+
+    def _words(self) -> str:
+        """What went wrong, without what became of the rest."""
+        return super().__str__()
 
 
 class LocalProtocolError(S2FramesError):
@@ -101,12 +126,22 @@ class TransportError(S2FramesError):
     """The connection could not be made, broke, or stayed silent past its deadline."""
 
 
+class ConnectError(TransportError):
+    """The connection could not be made: no byte of the request was sent."""
+
+
+class CertificateError(ConnectError):
+    """The peer's certificate is not to be trusted. It is not tried again."""
+
+
 class ServiceError(S2FramesError):
     """S2 answered with an error.
 
     ``status`` is the HTTP status, ``code`` S2's error code (None where it sends none), ``message``
-    its words.
+    its words, ``retry_after`` the seconds that S2 asks to wait before another try, if it does.
     """
+
+    retry_after: float | None = None
 
     # No error here calls `Exception.__init__`: it would replace the arguments that copying and
     # pickling need.
@@ -115,7 +150,7 @@ class ServiceError(S2FramesError):
         self.code = code
         self.message = message
 
-    def __str__(self) -> str:
+    def _words(self) -> str:
         if self.code is None:
             return self.message
         return f"{self.message} ({self.code}, status {self.status})"
@@ -163,18 +198,41 @@ class RangeNotSatisfiable(ServiceError):
 
 
 class FrameLost(S2FramesError):
-    """A frame in the stream is corrupt or incomplete and cannot be delivered.
+    """Messages of the stream cannot be delivered.
 
-    ``event`` is the :class:`~s2frames.FrameDropped` that says which frame and why. Reading may go
-    on; with ``on_corrupt="skip"`` such frames are counted and passed over.
+    ``event`` says why: a :class:`~s2frames.FrameDropped` that a frame is corrupt or incomplete, a
+    :class:`~s2frames.GapDetected` that records were removed before they were read. Reading may go
+    on; with ``on_corrupt="skip"`` such places are counted and passed over.
     """
 
-    def __init__(self, event: FrameDropped) -> None:
+    def __init__(self, event: FrameDropped | GapDetected) -> None:
         self.event = event
 
-    def __str__(self) -> str:
+    def _words(self) -> str:
         return self.event.describe()
 
 
 class WriterConflict(S2FramesError):
     """The stream holds other bytes under this writer's id and sequence: two share the id."""
+
+
+class WriterNotFound(S2FramesError):
+    """The stream holds no record of this writer where it was searched for, but may elsewhere."""
+
+
+class ScanLimitExceeded(S2FramesError):
+    """Fewer messages than asked for lie in the last ``max_scan_bytes`` of the stream.
+
+    ``found`` is how many do.
+    """
+
+    def __init__(self, found: int, wanted: int, max_scan_bytes: int) -> None:
+        self.found = found
+        self.wanted = wanted
+        self.max_scan_bytes = max_scan_bytes
+
+    def _words(self) -> str:
+        return (
+            f"only {self.found} of the last {self.wanted} messages lie in the stream's last "
+            f"{self.max_scan_bytes} bytes (max_scan_bytes)"
+        )

@@ -178,6 +178,13 @@ class GapDetected:
     #: The one that came.
     actual: int
 
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"records {self.expected} to {self.actual - 1} were removed from the stream before "
+            "they were read"
+        )
+
 
 @frozen
 class WriterForgotten:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
 from attrs import define
 
 from s2frames.codecs import Codec
 from s2frames.errors import CodecError, FrameLost, LocalProtocolError
-from s2frames.events import FrameDropped, FrameReceived
+from s2frames.events import CaughtUp, FrameDropped, FrameReceived, GapDetected
 from s2frames.read import ReadEvent
-from s2frames.records import Header
-from s2frames.session import SessionEnded
+from s2frames.records import Header, StreamPosition
+from s2frames.session import Retrying, SessionEnded
 
 __all__ = ["Inbox", "OnCorrupt", "ReceivedMessage"]
 
@@ -44,26 +45,43 @@ class Inbox(Generic[T]):
     Args:
         codec: how a payload becomes a message.
         on_corrupt: whether a lost message is an error.
+        on_retry: told of each attempt that failed and is followed by another.
+        on_caught_up: told of the tail each time when everything up to it was taken.
     """
 
-    def __init__(self, codec: Codec[T], on_corrupt: OnCorrupt = "raise") -> None:
+    def __init__(
+        self,
+        codec: Codec[T],
+        on_corrupt: OnCorrupt = "raise",
+        *,
+        on_retry: Callable[[Retrying], None] | None = None,
+        on_caught_up: Callable[[StreamPosition], None] | None = None,
+    ) -> None:
         if on_corrupt not in ("raise", "skip"):
             raise LocalProtocolError(f"on_corrupt must be 'raise' or 'skip', not {on_corrupt!r}")
         self._codec = codec
         self._on_corrupt = on_corrupt
+        self._on_retry = on_retry
+        self._on_caught_up = on_caught_up
 
     def take(self, event: ReadEvent) -> ReceivedMessage[T] | None:
         """The message in an event, or None when there is none in it.
 
-        Raises `FrameLost` for a lost message (unless those are skipped), `CodecError` for one that
-        cannot be decoded, and the error that ended the session. After the first two the next event
-        may be taken.
+        Raises `FrameLost` for what is lost (unless that is skipped), `CodecError` for a message
+        that cannot be decoded, and the error that ended the session. After the first two the next
+        event may be taken.
         """
         if isinstance(event, FrameReceived):
             return self._decode(event)
-        if isinstance(event, FrameDropped):
-            if event.reason.is_loss and self._on_corrupt == "raise":
+        if isinstance(event, (FrameDropped, GapDetected)):
+            if self._on_corrupt == "raise" and _is_loss(event):
                 raise FrameLost(event)
+        elif isinstance(event, Retrying):
+            if self._on_retry is not None:
+                self._on_retry(event)
+        elif isinstance(event, CaughtUp):
+            if self._on_caught_up is not None:
+                self._on_caught_up(event.tail)
         elif isinstance(event, SessionEnded) and event.error is not None:
             raise event.error
         return None
@@ -81,3 +99,10 @@ class Inbox(Generic[T]):
         return ReceivedMessage(
             message, frame.start, frame.end, frame.timestamp, frame.writer_id, frame.headers
         )
+
+
+def _is_loss(event: FrameDropped | GapDetected) -> bool:
+    if isinstance(event, FrameDropped):
+        return event.reason.is_loss
+    # Who starts at 0 wants the first there is.
+    return event.expected > 0

@@ -12,6 +12,7 @@ from s2frames.codecs import Codec
 from s2frames.errors import S2FramesError
 from s2frames.events import Appended, FramesDurable
 from s2frames.records import Header
+from s2frames.session import Retrying, SessionEnded
 
 __all__ = ["Outbox"]
 
@@ -24,11 +25,19 @@ class Outbox(Generic[T]):
     Args:
         protocol: the session.
         codec: how a message becomes a payload.
+        on_retry: told of each attempt that failed and is followed by another.
     """
 
-    def __init__(self, protocol: AppendProtocol, codec: Codec[T]) -> None:
+    def __init__(
+        self,
+        protocol: AppendProtocol,
+        codec: Codec[T],
+        *,
+        on_retry: Callable[[Retrying], None] | None = None,
+    ) -> None:
         self._protocol = protocol
         self._codec = codec
+        self._on_retry = on_retry
         self._awaited: dict[int, Appended | None] = {}
         self._listeners: list[Listener[T]] = []
         self._error: S2FramesError | None = None
@@ -87,8 +96,10 @@ class Outbox(Generic[T]):
         for event in events:
             if isinstance(event, FramesDurable):
                 self._note(event)
-            else:
+            elif isinstance(event, SessionEnded):
                 self._error = event.error
+            elif self._on_retry is not None:
+                self._on_retry(event)
 
     def _note(self, event: FramesDurable) -> None:
         frames = range(event.first_frame, event.first_frame + event.num_frames)

@@ -1,57 +1,67 @@
 """`ReadProtocol`: a read session's whole life, without I/O.
 
-A request to make comes out, the answer goes in, messages and all else that the stream holds come
-out. See `session` for how an adapter drives it.
+Requests to make come out, answers go in, messages and all else that the stream holds come out. See
+`session` for how an adapter drives it.
 
-The table below is all there is to know of states. A session that loses its connection hands out
-what had arrived and ends; the place where it could go on instead is (DRAINING, REFUSED).
+The table below is all there is to know of states. What fails and may pass is tried again: what had
+arrived is handed out, then the session goes on at the record after it, with what is left of its
+limits.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urlencode
+from itertools import count
+from math import ceil
+from typing import Any, TypeVar
 
 from s2frames.checkpoint import Checkpoint
-from s2frames.errors import RemoteProtocolError, S2FramesError, TransportError
+from s2frames.errors import RangeNotSatisfiable, S2FramesError, TransportError
 from s2frames.events import FrameReceived, ReaderEvent
-from s2frames.http import Request
+from s2frames.last import LastFrames, find_last
+from s2frames.operation import Operation, Plan, ask
 from s2frames.reader import FrameReader, ReaderStats
 from s2frames.records import StreamPosition
+from s2frames.rest import check_tail
+from s2frames.retry import RetryBudget, is_retryable
 from s2frames.session import (
-    SESSION_CONTENT_TYPE,
     Action,
     Answer,
     CloseRequest,
     EndData,
     OpenRequest,
     Response,
+    Retrying,
     SessionEnded,
+    transition,
 )
-from s2frames.settings import ReadSettings
-from s2frames.target import StreamTarget
+from s2frames.settings import LIVENESS_TIMEOUT, MAX_WAIT, ReadSettings
+from s2frames.target import SESSION_CONTENT_TYPE, StreamTarget
+from s2frames.wire import ReadBatch, encode_read_batch
 
-__all__ = ["LIVENESS_TIMEOUT", "ReadEvent", "ReadProtocol", "ReadState"]
+__all__ = ["ReadEvent", "ReadProtocol", "ReadState"]
 
-#: Seconds without any byte after which a connection counts as dead. The server sends a heartbeat
-#: every 5 to 15 s; the official clients wait as long.
-LIVENESS_TIMEOUT = 20.0
+ReadEvent = ReaderEvent | Retrying | SessionEnded
 
-ReadEvent = ReaderEvent | SessionEnded
+T = TypeVar("T")
 
 
 class ReadState(enum.Enum):
     """Where a session is."""
 
-    #: No request was made yet.
+    #: No request is open.
     IDLE = enum.auto()
+    #: It searches for the last messages, or asks where the tail is.
+    PREPARING = enum.auto()
     #: A request is open and its answer has not begun.
     OPENING = enum.auto()
     #: The answer is arriving.
     READING = enum.auto()
     #: The answer is over; events may be left to take.
     DRAINING = enum.auto()
+    #: The last attempt failed; the next one has to wait.
+    WAITING = enum.auto()
     #: The session ended as it should.
     ENDED = enum.auto()
     #: An error ended the session.
@@ -61,15 +71,25 @@ class ReadState(enum.Enum):
 class ReadInput(enum.Enum):
     """What can happen to a session."""
 
-    #: The session starts.
+    #: Something must be known first: where the last messages are, or the tail.
+    PREPARE = enum.auto()
+    #: It is known.
+    PREPARED = enum.auto()
+    #: A request is made.
     START = enum.auto()
     #: The answer has begun.
     ANSWER = enum.auto()
-    #: The answer is complete.
+    #: The answer is complete, or there is nothing left to ask for.
     DONE = enum.auto()
     #: The connection is lost: it broke or went silent.
     LOST = enum.auto()
-    #: The service refused, or broke the protocol.
+    #: Another request goes on from here at once.
+    LEAVE = enum.auto()
+    #: The attempt failed and there will be another.
+    RETRY = enum.auto()
+    #: It is time for another attempt.
+    TIME = enum.auto()
+    #: There will be no other attempt.
     REFUSED = enum.auto()
     #: All that was asked for was taken, or the user stops.
     FINISHED = enum.auto()
@@ -78,18 +98,29 @@ class ReadInput(enum.Enum):
 _S, _I = ReadState, ReadInput
 
 TRANSITIONS: Mapping[tuple[ReadState, ReadInput], ReadState] = {
+    (_S.IDLE, _I.PREPARE): _S.PREPARING,
     (_S.IDLE, _I.START): _S.OPENING,
+    (_S.IDLE, _I.DONE): _S.DRAINING,
     (_S.IDLE, _I.FINISHED): _S.ENDED,
+    (_S.PREPARING, _I.PREPARED): _S.IDLE,
+    (_S.PREPARING, _I.REFUSED): _S.FAILED,
+    (_S.PREPARING, _I.FINISHED): _S.ENDED,
     (_S.OPENING, _I.ANSWER): _S.READING,
     (_S.OPENING, _I.LOST): _S.DRAINING,
-    (_S.OPENING, _I.REFUSED): _S.FAILED,
     (_S.OPENING, _I.FINISHED): _S.ENDED,
     (_S.READING, _I.DONE): _S.DRAINING,
     (_S.READING, _I.LOST): _S.DRAINING,
+    (_S.READING, _I.LEAVE): _S.IDLE,
+    (_S.READING, _I.RETRY): _S.WAITING,
     (_S.READING, _I.REFUSED): _S.FAILED,
     (_S.READING, _I.FINISHED): _S.ENDED,
+    (_S.DRAINING, _I.PREPARE): _S.PREPARING,
+    (_S.DRAINING, _I.LEAVE): _S.IDLE,
+    (_S.DRAINING, _I.RETRY): _S.WAITING,
     (_S.DRAINING, _I.REFUSED): _S.FAILED,
     (_S.DRAINING, _I.FINISHED): _S.ENDED,
+    (_S.WAITING, _I.TIME): _S.IDLE,
+    (_S.WAITING, _I.FINISHED): _S.ENDED,
 }
 
 _OPEN = (ReadState.OPENING, ReadState.READING)
@@ -102,23 +133,51 @@ class ReadProtocol:
     Args:
         target: the stream.
         settings: what to read, and how.
+        random: floats from 0 up to, not including, 1; for the delays.
     """
 
-    def __init__(self, target: StreamTarget, settings: ReadSettings) -> None:
+    def __init__(
+        self, target: StreamTarget, settings: ReadSettings, *, random: Callable[[], float]
+    ) -> None:
         self._target = target
         self._settings = settings
-        self._reader = _make_reader(settings)
+        self._random = random
+        self._retry = target.settings.retry if settings.retry is None else settings.retry
+        self._budget = RetryBudget(self._retry, random)
+        self._end = settings.end
+        self._reader = self._make_reader()
         self._state = ReadState.IDLE
+        self._request_ids = count(1)
         self._request_id = 0
         self._response = Response(SESSION_CONTENT_TYPE)
+        # The last time that was told, and until when something must have happened.
+        self._now = 0.0
         self._deadline: float | None = None
+        self._retry_at: float | None = None
         self._messages_left = settings.limit
+        # Since when the session has been at the tail without a record: `wait` is counted from then.
+        self._quiet_since: float | None = None
+        # The same as it was when the request was made, which asked for what was left of `wait`.
+        self._quiet_before: float | None = None
         self._actions: list[Action] = []
-        # Events of the batch that is being taken apart.
-        self._batch: Iterator[ReaderEvent] = iter(())
+        # Events of the batch that is being taken apart, and where the reader was before it.
+        self._batch: Iterator[ReadEvent] = iter(())
+        self._batch_start: int | None = None
         # Why the connection was lost, and how the session ended: to be told in their turn.
         self._loss: S2FramesError | None = None
-        self._end: SessionEnded | None = None
+        self._ended: SessionEnded | None = None
+        # Whether the service wishes another connection, and whether the next request needs one.
+        self._is_leaving = False
+        self._needs_new_connection = False
+        # Requests that are no reads of the session, and what is done with what comes of them.
+        self._operation: Operation[Any] | None = None
+        self._use_result: Callable[[Any], None] = self._note_tail
+        # The last messages.
+        self._must_search = settings.last is not None
+        self._found: LastFrames | None = None
+        # Where the last request began, and the tail, once an answer without records made it asked.
+        self._asked_from: int | None = None
+        self._tail: StreamPosition | None = None
 
     @property
     def state(self) -> ReadState:
@@ -148,14 +207,20 @@ class ReadProtocol:
         """Stop reading; nothing more is handed out. Idempotent."""
         if self._state not in _OVER:
             self._finish(ReadInput.FINISHED, None)
-        self._end = None
+        self._ended = None
 
     # What the adapter is to do
 
     def data_to_send(self, now: float) -> list[Action]:
         """What to do next, in this order."""
+        self._now = now
+        if self._state is ReadState.IDLE and self._must_search:
+            self._begin_search()
+        if self._operation is not None:
+            self._actions += self._operation.data_to_send(now)
+            self._follow_operation()
         if self._state is ReadState.IDLE:
-            self._open_request(now)
+            self._open_request()
         actions, self._actions = self._actions, []
         return actions
 
@@ -169,39 +234,169 @@ class ReadProtocol:
 
     def next_timeout(self) -> float | None:
         """When to call `handle_timeout`, on the clock of `now`."""
-        return self._deadline
+        if self._operation is not None:
+            return self._operation.next_timeout()
+        return self._deadline if self._retry_at is None else self._retry_at
 
     def handle_timeout(self, now: float) -> None:
         """Act on a deadline, if it has passed."""
-        if self._deadline is not None and now >= self._deadline:
+        self._now = now
+        if self._operation is not None:
+            self._operation.handle_timeout(now)
+            self._follow_operation()
+        elif self._retry_at is not None:
+            if now >= self._retry_at:
+                self._retry_at = None
+                self._move(ReadInput.TIME)
+        elif self._deadline is not None and now >= self._deadline:
             what = "answer" if self._state is ReadState.OPENING else "sign of life"
             self._actions.append(CloseRequest(self._request_id))
             self._lose(TransportError(f"no {what} came from the service in time"))
 
-    def _open_request(self, now: float) -> None:
+    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
+        """Nothing to note: no request has a body."""
+
+    def _open_request(self) -> None:
+        if self._is_used_up():
+            self._move(ReadInput.DONE)
+            return
         self._move(ReadInput.START)
-        self._request_id += 1
-        settings = self._target.settings
-        headers = self._target.headers(
-            content_type=SESSION_CONTENT_TYPE,
-            accept=SESSION_CONTENT_TYPE,
-            accept_encoding=settings.compression.accept_encoding,
+        self._quiet_before = self._quiet_since
+        self._request_id = next(self._request_ids)
+        self._response = Response(SESSION_CONTENT_TYPE)
+        self._asked_from = self._reader.next_seq_num
+        request = self._target.read_request(self._query())
+        self._actions += (
+            OpenRequest(self._request_id, request, self._needs_new_connection),
+            EndData(self._request_id),
         )
-        url = f"{self._target.records_url}?{urlencode(self._query())}"
-        self._actions.append(OpenRequest(self._request_id, Request("GET", url, headers)))
-        self._actions.append(EndData(self._request_id))
-        self._deadline = now + settings.connect_timeout + settings.request_timeout
+        self._is_leaving = self._needs_new_connection = False
+        settings = self._target.settings
+        self._deadline = self._now + settings.connect_timeout + settings.request_timeout
 
     def _query(self) -> dict[str, int]:
+        settings, start = self._settings, self._reader.next_seq_num
         query: dict[str, int] = {}
-        if self._settings.timestamp is not None:
-            query["timestamp"] = self._settings.timestamp
-        else:
-            query["seq_num"] = self._reader.next_seq_num or 0
-        if not self._settings.follow:
+        if start is not None:
+            query["seq_num"] = start
+        elif settings.timestamp is not None:
+            query["timestamp"] = settings.timestamp
+        if settings.until is not None:
+            query["until"] = settings.until
+        if settings.wait is not None:
+            query["wait"] = ceil(self._wait_left())
+        elif not settings.follow:
             # Waiting for nothing ends the session at the tail, also when it starts there.
             query["wait"] = 0
+            if self._end is not None and start is not None:
+                query["count"] = self._end - start
+        elif settings.until is not None:
+            # A session that is bounded follows only if it may wait.
+            query["wait"] = MAX_WAIT
         return query
+
+    def _wait_left(self) -> float:
+        """Seconds without a record after which the session ends."""
+        quiet = 0.0 if self._quiet_since is None else self._now - self._quiet_since
+        return (self._settings.wait or 0) - quiet
+
+    def _is_used_up(self) -> bool:
+        """Whether there is nothing more to ask for: the service would refuse to be asked."""
+        if self._settings.wait is not None and self._wait_left() <= 0:
+            return True
+        start = self._reader.next_seq_num
+        ends = [self._end, None if self._tail is None else self._tail.seq_num]
+        return start is not None and any(end is not None and start >= end for end in ends)
+
+    # The last messages
+
+    def _begin_search(self) -> None:
+        """Find out where the last messages are."""
+        self._must_search = False
+        plan = find_last(
+            self._target,
+            self._settings.last or 1,
+            self._settings.max_scan_bytes,
+            self._make_reader,
+        )
+        self._operate(plan, self._start_with)
+
+    def _start_with(self, found: LastFrames) -> None:
+        self._found = found
+        if not self._settings.follow and self._settings.wait is None:
+            tail = found.tail.seq_num
+            self._end = tail if self._end is None else min(self._end, tail)
+        self._reader = self._make_reader(found.read_from)
+
+    def _is_wanted(self, event: ReadEvent) -> bool:
+        """Whether the event is to be told: of the messages before the tail only the last are."""
+        found = self._found
+        if found is None or not isinstance(event, FrameReceived):
+            return True
+        return event.end > found.tail.seq_num or event.start in found.starts
+
+    # Where nothing came
+
+    def _must_ask_for_tail(self) -> bool:
+        """Whether an answer without records leaves open if there are none.
+
+        A stream that was trimmed to nothing answers like one that is read from its tail.
+        """
+        settings, start = self._settings, self._reader.next_seq_num
+        is_bounded_by_tail = not settings.follow and settings.wait is settings.until is None
+        return (
+            is_bounded_by_tail
+            and self._tail is None
+            and start is not None
+            and (start == self._asked_from)
+        )
+
+    def _ask_for_tail(self) -> None:
+        target = self._target
+        self._operate(
+            ask(check_tail(target.settings, target.basin, target.stream)), self._note_tail
+        )
+
+    def _note_tail(self, tail: StreamPosition) -> None:
+        # What is below the tail may have come since: it is asked for once more.
+        self._tail = tail
+
+    def _skip_to_tail(self) -> Iterator[ReadEvent]:
+        """Account for what is below the tail and was not there."""
+        start = self._reader.next_seq_num
+        if self._tail is not None and start is not None and start < self._tail.seq_num:
+            yield from self._reader.receive_batch(encode_read_batch(ReadBatch((), self._tail)))
+
+    # Requests that are no reads of the session
+
+    def _operate(self, plan: Plan[T], use: Callable[[T], None]) -> None:
+        """Carry out a plan; the session goes on with what comes of it."""
+        self._move(ReadInput.PREPARE)
+        self._use_result = use
+        self._operation = Operation(
+            plan,
+            self._target.settings,
+            random=self._random,
+            retry=self._retry,
+            request_ids=self._request_ids,
+        )
+
+    def _follow_operation(self) -> None:
+        """Go on when the operation is over."""
+        operation = self._operation
+        if operation is None or not operation.is_over:
+            return
+        self._operation = None
+        self._actions += operation.data_to_send(self._now)
+        # What it has to tell comes before what the session has.
+        self._batch = iter(operation.events_received())
+        try:
+            self._use_result(operation.result())
+        except S2FramesError as error:
+            self._finish(ReadInput.REFUSED, error)
+            return
+        self._budget.note_answer()
+        self._move(ReadInput.PREPARED)
 
     # What happened
 
@@ -209,12 +404,29 @@ class ReadProtocol:
         self, request_id: int, status: int, headers: Mapping[str, str], now: float
     ) -> None:
         """The answer to a request has begun. Header names are in lower case."""
-        if self._is_current(request_id):
-            self._guard(lambda: self._begin_answer(status, headers, now))
+        self._now = now
+        if self._operation is not None:
+            self._operation.receive_response(request_id, status, headers, now)
+        elif self._is_current(request_id):
+            self._budget.note_answer()
+            try:
+                self._begin_answer(status, headers)
+            except S2FramesError as error:
+                error.attempts = self._budget.attempts
+                self._finish(ReadInput.REFUSED, error)
+
+    def _begin_answer(self, status: int, headers: Mapping[str, str]) -> None:
+        self._move(ReadInput.ANSWER)
+        self.start_waiting(self._now)
+        self._response.receive_head(status, headers)
 
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
         """Bytes of the answer, cut anywhere. Take the events before receiving more."""
-        if self._is_current(request_id):
+        self._now = now
+        if self._operation is not None:
+            self._operation.receive_data(request_id, data, now)
+            self._follow_operation()
+        elif self._is_current(request_id):
             self._response.receive_data(data)
             self.start_waiting(now)
 
@@ -223,27 +435,33 @@ class ReadProtocol:
 
         The body of an error has the time that its head gave it, however it trickles.
         """
-        if self._state is ReadState.READING and self._response.kind is not Answer.ERROR:
+        if self._operation is not None:
+            self._operation.start_waiting(now)
+        elif self._state is ReadState.READING and self._response.kind is not Answer.ERROR:
             self._deadline = now + LIVENESS_TIMEOUT
 
     def receive_eof(self, request_id: int, now: float) -> None:
         """The answer is complete."""
-        if self._is_current(request_id):
-            self._guard(self._end_answer)
+        self._now = now
+        if self._operation is not None:
+            self._operation.receive_eof(request_id, now)
+            self._follow_operation()
+        elif not self._is_current(request_id):
+            return
+        elif self._state is ReadState.OPENING:
+            self._lose(TransportError("the connection ended without an answer"))
+        else:
+            self._deadline = None
+            self._move(ReadInput.DONE)
 
     def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
         """The request came to nothing: `error` says why. What had arrived is still handed out."""
-        if self._is_current(request_id):
+        self._now = now
+        if self._operation is not None:
+            self._operation.connection_lost(request_id, error, now)
+            self._follow_operation()
+        elif self._is_current(request_id):
             self._lose(error)
-
-    def _begin_answer(self, status: int, headers: Mapping[str, str], now: float) -> None:
-        self._move(ReadInput.ANSWER)
-        self.start_waiting(now)
-        self._response.receive_head(status, headers)
-
-    def _end_answer(self) -> None:
-        self._move(ReadInput.DONE)
-        self._deadline = None
 
     def _is_current(self, request_id: int) -> bool:
         return request_id == self._request_id and self._state in _OPEN
@@ -259,19 +477,34 @@ class ReadProtocol:
                 if is_batch_over and not self._next_batch():
                     return None
             except S2FramesError as error:
-                self._finish(ReadInput.REFUSED, error)
-                break
-            if event is not None:
+                event = self._fail_attempt(error)
+            if event is not None and self._is_wanted(event):
                 self._count(event)
                 return event
-        end, self._end = self._end, None
-        return end
+        ended, self._ended = self._ended, None
+        return ended
 
     def _next_batch(self) -> bool:
         """Begin with the next thing to take events from; False when nothing has arrived."""
+        if self._operation is not None:
+            events = self._operation.events_received()
+            self._batch = iter(events)
+            return bool(events)
+        self._note_batch()
+        if self._reader.has_reached_end and self._state in (*_OPEN, ReadState.DRAINING):
+            self._batch = self._close_books()
+            return True
+        if self._is_leaving and self._state is ReadState.READING:
+            self._leave()
+            return False
         if self._response.kind is Answer.SESSION:
             message = self._response.next_message()
             if message is not None:
+                self._budget.note_progress()
+                self._is_leaving = message.reconnect_advised and self._budget.may_reconnect(
+                    self._now
+                )
+                self._batch_start = self._reader.next_seq_num
                 self._batch = self._reader.receive_batch(message.body)
                 return True
         if self._state is not ReadState.DRAINING:
@@ -279,13 +512,56 @@ class ReadProtocol:
         self._batch = self._end_of_answer()
         return True
 
-    def _end_of_answer(self) -> Iterator[ReaderEvent]:
+    def _note_batch(self) -> None:
+        """Count `wait` from the first time at the tail, and then from the last record.
+
+        What the service sends to show that it is alive changes nothing.
+        """
+        has_advanced = self._reader.next_seq_num != self._batch_start
+        is_first = self._quiet_since is None and self._reader.caught_up is not None
+        if is_first or (has_advanced and self._quiet_since is not None):
+            self._quiet_since = self._now
+        self._batch_start = self._reader.next_seq_num
+
+    def _leave(self) -> None:
+        """Go on with another request; what of this one's answer was not taken comes again."""
+        self._forget_answer()
+        self._move(ReadInput.LEAVE)
+
+    def _end_of_answer(self) -> Iterator[ReadEvent]:
         """What is left to tell when everything that arrived was taken."""
         if self._loss is not None:
             raise self._loss
-        self._response.receive_eof()
-        if self._settings.follow:
+        try:
+            self._response.receive_eof()
+        except RangeNotSatisfiable as error:
+            if error.tail.seq_num != self._reader.next_seq_num:
+                raise
+            # A bounded session that starts at the tail is over before it begins.
+            yield from self._close_books()
+            return
+        if self._settings.follow and self._settings.until is None:
             raise TransportError("the service ended a session that follows the stream")
+        if self._has_time_left():
+            self._leave()
+        elif self._must_ask_for_tail():
+            self._forget_answer()
+            self._ask_for_tail()
+        else:
+            yield from self._skip_to_tail()
+            yield from self._close_books()
+
+    def _has_time_left(self) -> bool:
+        """Whether the service waited too little.
+
+        After a loss it is asked to wait for what is left of `wait`. It counts that from the last
+        record, from which on there is all of `wait` again. It counts whole seconds.
+        """
+        before = self._quiet_before
+        return before is not None and self._quiet_since != before and self._wait_left() >= 1
+
+    def _close_books(self) -> Iterator[ReadEvent]:
+        """Tell of what is incomplete, and end."""
         yield from self._reader.receive_eof()
         self._finish(ReadInput.FINISHED, None)
 
@@ -295,49 +571,69 @@ class ReadProtocol:
             if not self._messages_left:
                 self._finish(ReadInput.FINISHED, None)
 
-    def _guard(self, step: Callable[[], None]) -> None:
-        """Take a step; an error it raises ends the session."""
-        try:
-            step()
-        except S2FramesError as error:
-            self._finish(ReadInput.REFUSED, error)
-
-    # States
-
-    def _move(self, happened: ReadInput) -> None:
-        try:
-            self._state = TRANSITIONS[self._state, happened]
-        except KeyError:
-            raise RemoteProtocolError(
-                f"{happened.name} cannot happen while the session is {self._state.name}"
-            ) from None
+    # When an attempt fails
 
     def _lose(self, error: S2FramesError) -> None:
         self._deadline = None
         self._loss = error
         self._move(ReadInput.LOST)
 
+    def _fail_attempt(self, error: S2FramesError) -> Retrying | None:
+        """The attempt ended in `error`: try again, or end."""
+        error.attempts = self._budget.attempts
+        delay = self._budget.next_delay(error, self._now) if is_retryable(error) else None
+        if delay is None:
+            self._finish(ReadInput.REFUSED, error)
+            return None
+        self._forget_answer()
+        self._move(ReadInput.RETRY)
+        self._retry_at = self._now + delay
+        return Retrying(error, error.attempts, delay)
+
+    def _forget_answer(self) -> None:
+        """The rest of the answer will not be taken, and another one will follow."""
+        if self._state in _OPEN:
+            self._actions.append(CloseRequest(self._request_id))
+        self._needs_new_connection = True
+        self._response = Response(SESSION_CONTENT_TYPE)
+        self._batch = iter(())
+        self._loss = None
+        self._deadline = None
+        self._reader.connection_lost()
+
     def _finish(self, happened: ReadInput, error: S2FramesError | None) -> None:
         if self._state in _OPEN:
             self._actions.append(CloseRequest(self._request_id))
+        if self._operation is not None:
+            self._actions += self._operation.abort()
+            self._operation = None
         self._move(happened)
-        self._deadline = None
-        self._end = SessionEnded(error)
+        self._deadline = self._retry_at = None
+        self._ended = SessionEnded(error)
 
+    def _move(self, happened: ReadInput) -> None:
+        self._state = transition(TRANSITIONS, self._state, happened)
 
-def _make_reader(settings: ReadSettings) -> FrameReader:
-    if isinstance(settings.start, Checkpoint):
-        return FrameReader.resume(
-            settings.start,
+    def _make_reader(self, start: int | None = None) -> FrameReader:
+        """A reader for `start`, or for where the settings say."""
+        settings = self._settings
+        if isinstance(settings.start, Checkpoint):
+            return FrameReader.resume(
+                settings.start,
+                end=self._end,
+                dedupe=settings.dedupe,
+                max_frame_bytes=settings.max_frame_bytes,
+                max_writers=settings.max_writers,
+                max_buffered_bytes=settings.max_buffered_bytes,
+            )
+        starts_elsewhere = settings.timestamp is not None or settings.last is not None
+        if start is None and not starts_elsewhere:
+            start = settings.start
+        return FrameReader(
+            start=start,
+            end=self._end,
             dedupe=settings.dedupe,
             max_frame_bytes=settings.max_frame_bytes,
             max_writers=settings.max_writers,
             max_buffered_bytes=settings.max_buffered_bytes,
         )
-    return FrameReader(
-        start=settings.start if settings.timestamp is None else None,
-        dedupe=settings.dedupe,
-        max_frame_bytes=settings.max_frame_bytes,
-        max_writers=settings.max_writers,
-        max_buffered_bytes=settings.max_buffered_bytes,
-    )

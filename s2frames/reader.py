@@ -39,6 +39,7 @@ from s2frames.framed_wire import BatchScanner
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
 from s2frames.open_frame import OpenFrame, pinned_bytes
 from s2frames.records import SequencedRecord, StreamPosition
+from s2frames.u64 import U64_MAX
 
 __all__ = [
     "DEFAULT_ABANDON_AFTER",
@@ -64,6 +65,9 @@ _NO_SEQ = -1
 
 # No sequence number is expected yet.
 _ANYWHERE = -1
+
+# Beyond every sequence number.
+_NOWHERE = U64_MAX + 1
 
 
 @define(eq=False)
@@ -103,6 +107,7 @@ class FrameReader:
 
     Args:
         start: the sequence number that should come first; None accepts any.
+        end: take nothing from this sequence number on.
         dedupe: drop the repeats of retried appends.
         max_frame_bytes: the largest payload.
         max_writers: writers remembered; the one longest silent is forgotten first.
@@ -115,6 +120,7 @@ class FrameReader:
         self,
         *,
         start: int | None = None,
+        end: int | None = None,
         dedupe: bool = True,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         max_writers: int = DEFAULT_MAX_WRITERS,
@@ -134,6 +140,8 @@ class FrameReader:
             )
         if start is not None:
             check_int("start", start)
+        if end is not None:
+            check_int("end", end)
         self._dedupe = dedupe
         self._max_frame_bytes = max_frame_bytes
         self._max_writers = max_writers
@@ -147,6 +155,8 @@ class FrameReader:
         self._buffered_bytes = 0
         # The next sequence number not yet looked at.
         self._next_seq = _ANYWHERE if start is None else start
+        # The first sequence number that is not taken.
+        self._end = _NOWHERE if end is None else end
         # Below this one, records were accounted for by the reader that this one goes on from.
         self._replay_until = 0
         # Lanes whose open frame must be read once more, by its head.
@@ -162,6 +172,7 @@ class FrameReader:
         cls,
         checkpoint: Checkpoint,
         *,
+        end: int | None = None,
         dedupe: bool = True,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         max_writers: int = DEFAULT_MAX_WRITERS,
@@ -171,6 +182,7 @@ class FrameReader:
         """A reader that goes on from `checkpoint`: give it the records from `read_from` on."""
         reader = cls(
             start=checkpoint.read_from,
+            end=end,
             dedupe=dedupe,
             max_frame_bytes=max_frame_bytes,
             max_writers=max_writers,
@@ -193,6 +205,11 @@ class FrameReader:
     def next_seq_num(self) -> int | None:
         """The sequence number of the next record to receive; None when any may come."""
         return None if self._next_seq == _ANYWHERE else self._next_seq
+
+    @property
+    def has_reached_end(self) -> bool:
+        """Whether everything below `end` was taken."""
+        return self._next_seq >= self._end
 
     @property
     def buffered_bytes(self) -> int:
@@ -272,9 +289,9 @@ class FrameReader:
     def _end_batch(self, before: int) -> Iterator[ReaderEvent]:
         """What the tail of a batch tells; `before` is where the reader was when the batch came."""
         tail = self._scanner.tail
-        if tail is not None and self._next_seq == before and tail.seq_num > before:
+        if tail is not None and self._next_seq == before:
             # A batch without records says where the reader is: nothing survives below.
-            yield from self._jump(tail.seq_num)
+            yield from self._skip(tail.seq_num)
         was_caught_up = self._caught_up
         self._caught_up = tail if tail is not None and tail.seq_num == self._next_seq else None
         self._is_iterated = False
@@ -295,6 +312,9 @@ class FrameReader:
         try:
             for record in records if self._dedupe else _without_numbers(records):
                 seq_num = record[1]
+                if seq_num >= self._end:
+                    yield from self._stop(seq_num)
+                    return
                 if seq_num < self._replay_until:
                     yield from self._replay(record)
                     continue
@@ -308,6 +328,12 @@ class FrameReader:
             self._is_iterated = False
             raise
         yield from end()
+
+    def _stop(self, seq_num: int) -> Iterator[ReaderEvent]:
+        """A record that is not to be taken: nothing more comes before `end`."""
+        self._caught_up = None
+        yield from self._skip(seq_num)
+        self._is_iterated = False
 
     def _replay(self, record: ClassifiedRecord) -> Iterator[ReaderEvent]:
         """A record that was accounted for: only open frames need it once more."""
@@ -375,6 +401,12 @@ class FrameReader:
         self._next_seq = seq_num
         self.stats.gaps += 1
         yield GapDetected(expected, seq_num)
+
+    def _skip(self, seq_num: int) -> Iterator[ReaderEvent]:
+        """Nothing is to be taken before `seq_num`, nor from `end` on."""
+        target = min(seq_num, self._end)
+        if target > self._next_seq:
+            yield from self._jump(target)
 
     def _by_head(self) -> list[_Lane]:
         """The lanes with an open frame, in the order of their heads."""

@@ -189,7 +189,7 @@ class Call(Generic[_T]):
                 f"at most {MAX_ANSWER_BYTES} are read"
             )
         if not 200 <= status <= 299:
-            raise parse_error(status, body)
+            raise parse_error(status, body, {n.lower(): v for n, v in headers.items()})
         return self._read(_Answer(status, headers, bytes(body)))
 
 

@@ -15,7 +15,7 @@ from struct import Struct
 from attrs import frozen
 
 from s2frames.compression import Compression, compress, decompress
-from s2frames.errors import LocalProtocolError, RemoteProtocolError
+from s2frames.errors import LocalProtocolError, RemoteProtocolError, TransportError
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -112,9 +112,12 @@ class MessageDecoder:
             self._buffered += len(data)
 
     def receive_eof(self) -> None:
-        """The peer sends no more. Take every message first: raises when anything is left."""
+        """The peer sends no more. Take every message first.
+
+        Raises `TransportError` when anything is left: the connection broke inside a message.
+        """
         if self._buffered:
-            raise RemoteProtocolError(
+            raise TransportError(
                 f"the session ended inside a message, {self._buffered} bytes into it"
             )
 

@@ -1,47 +1,50 @@
-"""What append and read sessions have in common: what they ask of an adapter, and how they end.
+"""What append sessions, read sessions and operations have in common: what they ask of an adapter.
 
 An adapter loops: it does what `data_to_send()` asks, in order; feeds what happened, naming the
 request and the time; hands out `events_received()`; and calls `handle_timeout` when the time of
-`next_timeout()` has come. Whatever concerns a request that is over is ignored. A reader that was
-busy with its messages calls `start_waiting` before it waits for more, so that its own slowness is
-not taken for the service's.
+`next_timeout()` has come, which may be while no request is open. Whatever concerns a request that
+is over is ignored. A reader that was busy with its messages calls `start_waiting` before it waits
+for more, so that its own slowness is not taken for the service's.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 from attrs import define, field, frozen
 
 from s2frames.error_bodies import parse_error
-from s2frames.errors import RemoteProtocolError, S2FramesError, ServiceError
+from s2frames.errors import RemoteProtocolError, S2FramesError
 from s2frames.http import Request
 from s2frames.s2s import Message, MessageDecoder, Terminal
+from s2frames.target import SESSION_CONTENT_TYPE
 
 __all__ = [
     "Action",
     "CloseRequest",
     "EndData",
+    "Machine",
     "OpenRequest",
+    "Retrying",
     "SendData",
     "SessionEnded",
+    "transition",
 ]
 
 # What is kept of an answer that is an error; S2's own are far smaller.
 _MAX_ERROR_BYTES = 64 * 1024
 
-#: Content types of a session and of a single append.
-SESSION_CONTENT_TYPE = "s2s/proto"
-PROTOBUF_CONTENT_TYPE = "application/protobuf"
-
 
 @frozen
 class OpenRequest:
-    """Send this request. Unless it has a body of its own, `SendData` and `EndData` follow."""
+    """Send this request; the rest of its body follows in `SendData`, up to `EndData`."""
 
     request_id: int
     request: Request
+    #: Whether it should have a connection that was not in use before: the service wishes so.
+    on_new_connection: bool = False
 
 
 @frozen
@@ -76,6 +79,65 @@ class SessionEnded:
     error: S2FramesError | None
 
 
+@frozen
+class Retrying:
+    """An attempt has failed with `error`; another one follows in `delay` seconds."""
+
+    error: S2FramesError
+    #: Attempts so far since something last went well.
+    attempts: int
+    delay: float
+
+
+class Machine(Protocol):
+    """What an adapter drives. Times are seconds on any one clock."""
+
+    def data_to_send(self, now: float) -> list[Action]:
+        """What to do next, in this order."""
+
+    def next_timeout(self) -> float | None:
+        """When to call `handle_timeout`."""
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on a deadline, if one has passed."""
+
+    def start_waiting(self, now: float) -> None:
+        """The adapter waits for bytes from now on; before, it was busy with the last ones."""
+
+    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
+        """The transport took `num_bytes` more of what `SendData` gave for the request."""
+
+    def receive_response(
+        self, request_id: int, status: int, headers: Mapping[str, str], now: float
+    ) -> None:
+        """The answer to a request has begun. Header names are in lower case."""
+
+    def receive_data(self, request_id: int, data: bytes, now: float) -> None:
+        """Bytes of the answer, cut anywhere."""
+
+    def receive_eof(self, request_id: int, now: float) -> None:
+        """The answer is complete."""
+
+    def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
+        """The request came to nothing: `error` says why."""
+
+
+_State = TypeVar("_State", bound=enum.Enum)
+_Input = TypeVar("_Input", bound=enum.Enum)
+
+
+def transition(
+    table: Mapping[tuple[_State, _Input], _State], state: _State, happened: _Input
+) -> _State:
+    """The state that follows. Raises `RemoteProtocolError` when the table has none."""
+    try:
+        return table[state, happened]
+    except KeyError:
+        raise RemoteProtocolError(
+            f"{happened.name} cannot happen while the session is {state.name}"
+        ) from None
+
+
 class Answer(enum.Enum):
     """What an answer turned out to be."""
 
@@ -93,12 +155,14 @@ class Response:
     content_type: str
     kind: Answer = Answer.UNKNOWN
     _status: int = 0
+    _headers: Mapping[str, str] = field(factory=dict, repr=False)
     _decoder: MessageDecoder = field(factory=MessageDecoder)
     _body: bytearray = field(factory=bytearray, repr=False)
 
     def receive_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Take status and headers (names in lower case)."""
         self._status = status
+        self._headers = headers
         if status != 200:
             self.kind = Answer.ERROR
             return
@@ -121,7 +185,7 @@ class Response:
     def receive_eof(self) -> None:
         """The body is complete. Raises the error that it is, or that it ended too early."""
         if self.kind is Answer.ERROR:
-            raise parse_error(self._status, bytes(self._body))
+            raise parse_error(self._status, bytes(self._body), self._headers)
         self._decoder.receive_eof()
 
     def next_message(self) -> Message | None:
@@ -134,15 +198,3 @@ class Response:
     def whole_body(self) -> bytes:
         """The body of an answer that is no session."""
         return bytes(self._body)
-
-
-def is_definite(error: S2FramesError) -> bool:
-    """Whether `error` is S2's word that nothing more was appended: a refusal, not a mishap.
-
-    From the server's table of codes: all from 400 to 499 but `request_timeout` and `client_hangup`,
-    and the two above that are promised to have no effect.
-    """
-    return isinstance(error, ServiceError) and (
-        error.code in ("hot_server", "server_draining")
-        or (400 <= error.status < 500 and error.status not in (408, 499))
-    )

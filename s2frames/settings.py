@@ -14,14 +14,17 @@ from s2frames.compression import Compression, check_available
 from s2frames.errors import LocalProtocolError
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
 from s2frames.reader import DEFAULT_MAX_WRITERS
-from s2frames.records import check_basin_name, check_timestamp
+from s2frames.records import check_basin_name
+from s2frames.retry import Retry
 from s2frames.u64 import U64_MAX
 from s2frames.writer import DEFAULT_MAX_INFLIGHT_BATCHES, DEFAULT_MAX_INFLIGHT_BYTES
+from s2frames.writer_state import WriterState
 
 __all__ = [
     "ACCESS_TOKEN_VARIABLE",
     "ACCOUNT_ENDPOINT_VARIABLE",
     "BASIN_ENDPOINT_VARIABLE",
+    "LIVENESS_TIMEOUT",
     "AppendSettings",
     "Endpoints",
     "ReadSettings",
@@ -32,8 +35,18 @@ ACCESS_TOKEN_VARIABLE = "S2_ACCESS_TOKEN"
 ACCOUNT_ENDPOINT_VARIABLE = "S2_ACCOUNT_ENDPOINT"
 BASIN_ENDPOINT_VARIABLE = "S2_BASIN_ENDPOINT"
 
+#: Seconds without any byte after which a read connection counts as dead. The server sends a
+#: heartbeat every 5 to 15 s; the official clients wait as long.
+LIVENESS_TIMEOUT = 20.0
+
 #: Batches in the largest burst. All their acks must fit the peer's send window while nobody reads.
 MAX_BURST_BATCHES = 500
+
+#: Seconds that a session may wait at most. The server takes 32 bits.
+MAX_WAIT = 2**31 - 1
+
+#: Bytes at the end of a stream in which its last messages are searched for.
+DEFAULT_MAX_SCAN_BYTES = 256 * 1024 * 1024
 
 _BASIN_PLACEHOLDER = "{basin}"
 
@@ -100,6 +113,29 @@ def _limit(_instance: object, attribute: Attribute[int | None], value: int | Non
         check_int(attribute.name, value, 1)
 
 
+def _at_least_one(_instance: object, attribute: Attribute[int], value: int) -> None:
+    check_int(attribute.name, value, 1)
+
+
+def _wait(_instance: object, attribute: Attribute[int | None], value: int | None) -> None:
+    if value is not None:
+        check_int(attribute.name, value, 1, MAX_WAIT)
+
+
+def _is_seq_num(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= U64_MAX
+
+
+def _u64(_instance: object, attribute: Attribute[int | None], value: int | None) -> None:
+    if value is not None:
+        check_int(attribute.name, value)
+
+
+def _retry(_instance: object, attribute: Attribute[Retry | None], value: Retry | None) -> None:
+    if value is not None:
+        check_type(attribute.name, value, Retry)
+
+
 def _flag(_instance: object, attribute: Attribute[bool], value: bool) -> None:
     check_type(attribute.name, value, bool)
 
@@ -120,8 +156,11 @@ class Settings:
     connect_timeout: float = field(default=3.0, validator=_seconds)
     #: Seconds an answer, or an ack of bytes that were sent, may take; the official clients' value.
     request_timeout: float = field(default=5.0, validator=_seconds)
+    #: How long to keep trying.
+    retry: Retry = field(factory=Retry)
 
     def __attrs_post_init__(self) -> None:
+        check_type("retry", self.retry, Retry)
         check_type("endpoints", self.endpoints, Endpoints)
         check_type("compression", self.compression, Compression)
         check_available(self.compression)
@@ -165,13 +204,20 @@ class AppendSettings:
 
     #: Number the records, so that readers drop the repeats of a retried append.
     dedupe: bool = field(default=True, validator=_flag)
+    #: Go on as a writer that there was before, from where `recover_writer` or `pending` say.
+    resume: WriterState | None = None
     #: Go on as this writer, from this dedupe sequence. The one needs the other.
     writer_id: str | None = None
     first_dedupe_seq: int | None = None
-    #: Append only at this sequence number, and from there on.
+    #: Append only where the writer left off, starting at the tail: no repeat gets into the stream,
+    #: and as soon as somebody else appends the session ends with `SeqNumMismatch`.
+    exclusive: bool = field(default=False, validator=_flag)
+    #: The same, starting at this sequence number.
     match_seq_num: int | None = None
     #: Append only while this is the stream's fencing token.
     fencing_token: str | None = None
+    #: Without dedupe, try again also what may have taken effect.
+    allow_duplicates: bool = field(default=False, validator=_flag)
     #: The largest message.
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
     #: Seconds that a batch which is not full waits for more; the official clients' value.
@@ -182,29 +228,65 @@ class AppendSettings:
     #: Batches sent before the first ack is read, for transports that cannot read while they send;
     #: 1 makes every batch a request of its own, None needs a transport that can.
     burst_batches: int | None = field(default=None, validator=_burst)
+    #: How long to keep trying; None: as the client's settings say.
+    retry: Retry | None = field(default=None, validator=_retry)
 
     def __attrs_post_init__(self) -> None:
         if (self.writer_id is None) != (self.first_dedupe_seq is None):
             raise LocalProtocolError(
                 "writer_id and first_dedupe_seq go together: a writer that starts over at 0 under "
-                "an id that was used before has its messages dropped as repeats"
+                "an id that was used before has its messages dropped as repeats; recover_writer "
+                "tells where it goes on"
             )
-        if self.writer_id is not None and not self.dedupe:
-            raise LocalProtocolError("writer_id needs dedupe=True")
+        if self.resume is not None:
+            check_type("resume", self.resume, WriterState)
+            if self.writer_id is not None or self.match_seq_num is not None:
+                raise LocalProtocolError(
+                    "resume says who writes and where: give no writer_id, first_dedupe_seq or "
+                    "match_seq_num with it"
+                )
+        if self.dedupe:
+            return
+        if self.writer_id is not None or self.resume is not None:
+            raise LocalProtocolError("writer_id and resume need dedupe=True")
+        if self.exclusive or self.match_seq_num is not None:
+            raise LocalProtocolError(
+                "exclusive and match_seq_num need dedupe=True: without it the session could not "
+                "tell its own records in the stream"
+            )
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether every batch is conditioned on its place."""
+        is_resumed_so = self.resume is not None and self.resume.is_exclusive
+        return self.exclusive or is_resumed_so or self.first_match_seq_num is not None
+
+    @property
+    def first_match_seq_num(self) -> int | None:
+        """Where the first record is to be, if that is known beforehand."""
+        return self.match_seq_num if self.resume is None else self.resume.match_seq_num
 
 
 @frozen(kw_only=True)
 class ReadSettings:
     """How a read session reads."""
 
-    #: The sequence number to start at, or the checkpoint to go on from.
+    #: The sequence number to start at, or the checkpoint to go on from. 0 is the first there is.
     start: int | Checkpoint = field(default=0)
     #: Start at the first record of this time (milliseconds) or later, instead of at `start`.
-    timestamp: int | None = None
+    timestamp: int | None = field(default=None, validator=_u64)
+    #: Start with so many of the messages that were completed last, instead of at `start`.
+    last: int | None = field(default=None, validator=_limit)
     #: Go on at the tail and wait for more, instead of ending there.
     follow: bool = field(default=False, validator=_flag)
+    #: The same, but end when no record has come for so many whole seconds.
+    wait: int | None = field(default=None, validator=_wait)
     #: End after this many messages.
     limit: int | None = field(default=None, validator=_limit)
+    #: End at the first record of this time (milliseconds) or later.
+    until: int | None = field(default=None, validator=_u64)
+    #: End before this sequence number.
+    end: int | None = field(default=None, validator=_u64)
     #: Drop the repeats of retried appends.
     dedupe: bool = field(default=True, validator=_flag)
     #: The largest message.
@@ -213,19 +295,28 @@ class ReadSettings:
     max_writers: int = DEFAULT_MAX_WRITERS
     #: Bytes of incomplete messages held; None allows 256 MiB, or `max_frame_bytes` if that is more.
     max_buffered_bytes: int | None = None
+    #: Bytes at the end of the stream in which the `last` messages are searched for.
+    max_scan_bytes: int = field(default=DEFAULT_MAX_SCAN_BYTES, validator=_at_least_one)
+    #: How long to keep trying; None: as the client's settings say.
+    retry: Retry | None = field(default=None, validator=_retry)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.start, Checkpoint):
-            if self.timestamp is not None:
-                raise LocalProtocolError("a checkpoint says where to start: give no timestamp")
-        elif not isinstance(self.start, int) or not 0 <= self.start <= U64_MAX:
+        is_checkpoint = isinstance(self.start, Checkpoint)
+        if not (is_checkpoint or _is_seq_num(self.start)):
             raise LocalProtocolError(
                 f"start must be a sequence number from 0 to {U64_MAX} or a Checkpoint, "
                 f"not {self.start!r}"
             )
-        elif self.start and self.timestamp is not None:
-            raise LocalProtocolError("give start or timestamp, not both")
-        check_timestamp(self.timestamp)
+        starts = {
+            "start": is_checkpoint or self.start != 0,
+            "timestamp": self.timestamp is not None,
+            "last": self.last is not None,
+        }
+        given = [name for name, is_given in starts.items() if is_given]
+        if len(given) > 1:
+            raise LocalProtocolError(f"{' and '.join(given)} say where to start: give one of them")
+        if self.follow and self.wait is not None:
+            raise LocalProtocolError("follow never ends and wait does: give one of them")
 
 
 def _check_endpoint(which: str, url: str, *, may_name_basin: bool) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
+from urllib.parse import urlencode
 
 from attrs import field, frozen
 
 from s2frames.errors import LocalProtocolError
+from s2frames.http import Request
 from s2frames.records import check_basin_name, check_stream_name
 from s2frames.rest import stream_url
 from s2frames.settings import Settings
 
-__all__ = ["StreamTarget"]
+__all__ = ["PROTOBUF_CONTENT_TYPE", "SESSION_CONTENT_TYPE", "StreamTarget"]
+
+#: Content types of a session and of a single append.
+SESSION_CONTENT_TYPE = "s2s/proto"
+PROTOBUF_CONTENT_TYPE = "application/protobuf"
 
 # Every algorithm that S2 offers takes a key of 256 bits.
 _ENCRYPTION_KEY_BYTES = 32
@@ -45,3 +52,28 @@ class StreamTarget:
             headers["s2-encryption-key"] = b64encode(self.encryption_key).decode()
         headers.update((name.replace("_", "-"), value) for name, value in more.items())
         return headers
+
+    def read_request(self, query: Mapping[str, int]) -> Request:
+        """A request that reads records in a session."""
+        url = f"{self.records_url}?{urlencode(query)}"
+        return Request("GET", url, self._session_headers())
+
+    def append_request(self) -> Request:
+        """A request that appends batches in a session."""
+        return Request("POST", self.records_url, self._session_headers())
+
+    def unary_append_request(self, body: bytes = b"") -> Request:
+        """A request that appends one batch."""
+        headers = self.headers(
+            content_type=PROTOBUF_CONTENT_TYPE,
+            accept=PROTOBUF_CONTENT_TYPE,
+            accept_encoding="identity",
+        )
+        return Request("POST", self.records_url, headers, body)
+
+    def _session_headers(self) -> dict[str, str]:
+        return self.headers(
+            content_type=SESSION_CONTENT_TYPE,
+            accept=SESSION_CONTENT_TYPE,
+            accept_encoding=self.settings.compression.accept_encoding,
+        )

@@ -8,7 +8,7 @@ so that sending it again sends the same.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define, field
 
@@ -18,7 +18,8 @@ from s2frames.dedupe import MAX_DEDUPE_SEQ, RESERVED_HEADERS, check_writer_id
 from s2frames.errors import FrameSizeError, LocalProtocolError, RemoteProtocolError
 from s2frames.events import FramesDurable
 from s2frames.framed_wire import RecordEncoder
-from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
+from s2frames.framing import DEFAULT_MAX_FRAME_BYTES, parse_frame_headers
+from s2frames.reconcile import Reconciliation
 from s2frames.records import (
     MAX_BATCH_BYTES,
     MAX_BATCH_RECORDS,
@@ -33,6 +34,7 @@ from s2frames.records import (
 )
 from s2frames.u64 import U64_MAX
 from s2frames.wire import decode_append_input, encode_conditions
+from s2frames.writer_state import PendingMessage
 
 __all__ = ["DEFAULT_MAX_INFLIGHT_BATCHES", "DEFAULT_MAX_INFLIGHT_BYTES", "Batch", "FrameWriter"]
 
@@ -59,6 +61,10 @@ class Batch:
     frame_ends: Sequence[int] = field(repr=False)
     #: Whether the last record belongs to a frame that goes on in the next batch.
     ends_inside_frame: bool
+    #: The dedupe sequence of the first record.
+    first_dedupe_seq: int = 0
+    #: How many frames of more than one record end in this batch.
+    num_long_frames: int = 0
 
     @property
     def records(self) -> Sequence[Record]:
@@ -67,6 +73,13 @@ class Batch:
         Append serially and in order: parallel appends break the proof against duplicates.
         """
         return decode_append_input(self.wire).records
+
+    def match_at(self, seq_num: int) -> None:
+        """Condition the batch on another place."""
+        conditions = encode_conditions(self.match_seq_num, self.fencing_token)
+        records = memoryview(self.wire)[: len(self.wire) - len(conditions)]
+        self.wire = b"".join((records, encode_conditions(seq_num, self.fencing_token)))
+        self.match_seq_num = seq_num
 
 
 @define(eq=False)
@@ -82,11 +95,19 @@ class _Frame:
     num_records: int
     metered_bytes: int
     cut_records: int = 0
+    # The dedupe sequence of the first record, once it is cut.
+    first_dedupe_seq: int = 0
 
     def body(self, index: int) -> memoryview:
         start = self.head_bytes + (index - 1) * self.chunk_bytes if index else 0
         end = self.head_bytes + index * self.chunk_bytes
         return memoryview(self.payload)[start:end]
+
+    def pending(self) -> PendingMessage:
+        first = self.first_dedupe_seq
+        return PendingMessage(
+            self.payload, self.headers, self.timestamp, first, first + self.num_records
+        )
 
 
 class FrameWriter:
@@ -137,7 +158,7 @@ class FrameWriter:
         self._fencing_token = fencing_token
         self._max_inflight_batches = max_inflight_batches
         self._max_inflight_bytes = max_inflight_bytes
-        self._numbered = writer_id is not None
+        self._writer_id = writer_id
 
         # Accepted and not yet cut: a `bytes` is a frame of one record without own headers.
         self._queue: deque[bytes | _Frame] = deque()
@@ -152,6 +173,8 @@ class FrameWriter:
         self._resend: deque[Batch] = deque()
         self._inflight: deque[Batch] = deque()
         self._inflight_bytes = 0
+        # Frames of several records that are cut, in part or whole, and not all acked.
+        self._long_frames: deque[_Frame] = deque()
         # What was acked: the end, and where a frame that goes on started.
         self._acked_end = 0
         self._open_frame_start: int | None = None
@@ -237,13 +260,15 @@ class FrameWriter:
         self._frames_accepted += len(sizes)
         return range(first, self._frames_accepted)
 
-    def batches_to_send(self, *, flush: bool = False) -> list[Batch]:
-        """The batches to append now, in this order, as many as the window allows.
+    def batches_to_send(
+        self, *, flush: bool = False, max_batches: int | None = None
+    ) -> list[Batch]:
+        """The batches to append now, in this order, as many as the window and `max_batches` allow.
 
         A batch that is not full is held back while others are unacked, unless `flush`.
         """
         batches: list[Batch] = []
-        while (batch := self._next_batch(flush)) is not None:
+        while len(batches) != max_batches and (batch := self._next_batch(flush)) is not None:
             self._inflight.append(batch)
             self._inflight_bytes += batch.metered_bytes
             batches.append(batch)
@@ -257,6 +282,12 @@ class FrameWriter:
         self._check_ack(ack)
         batch = self._inflight.popleft()
         self._inflight_bytes -= batch.metered_bytes
+        return self._settle(batch, ack)
+
+    def _settle(self, batch: Batch, ack: AppendAck) -> FramesDurable:
+        """The oldest unacked batch is in the stream."""
+        for _ in range(batch.num_long_frames):
+            self._long_frames.popleft()
         origin = ack.start.seq_num
         self._acked_end = ack.end.seq_num
         first_start = origin if self._open_frame_start is None else self._open_frame_start
@@ -271,6 +302,113 @@ class FrameWriter:
         self._inflight.extend(self._resend)
         self._resend, self._inflight = self._inflight, deque()
         self._inflight_bytes = 0
+
+    # Settling what is in doubt
+
+    def match_from(self, seq_num: int) -> None:
+        """Condition all that is not under way on its place, the first of it on `seq_num`.
+
+        Raises `LocalProtocolError` while batches are under way, and when the numbers do not fit.
+        """
+        check_int("match_seq_num", seq_num, 0, U64_MAX)
+        if self._inflight:
+            raise LocalProtocolError(
+                f"{len(self._inflight)} batches are under way: their places cannot be changed"
+            )
+        num_records = sum(batch.num_records for batch in self._resend)
+        if seq_num + num_records + self._queued_records > U64_MAX:
+            raise LocalProtocolError(
+                f"sequence numbers end at {U64_MAX}: from {seq_num} on "
+                f"{num_records + self._queued_records} records do not fit"
+            )
+        for batch in self._resend:
+            if batch.match_seq_num != seq_num:
+                batch.match_at(seq_num)
+            seq_num += batch.num_records
+        self._next_match = seq_num
+
+    def reconcile(self) -> Reconciliation:
+        """Compare what stands in the stream with what is to be sent again.
+
+        For a writer with `match_seq_num`, after `connection_lost`, when the service says that the
+        place of the first unacked batch is taken. Raises `LocalProtocolError` at any other time.
+        """
+        is_exclusive = self._next_match is not None and self._writer_id is not None
+        if self._writer_id is None or not is_exclusive or not self._resend or self._inflight:
+            raise LocalProtocolError(
+                "only a writer with writer_id and match_seq_num that lost its connection, and "
+                "has something to send again, can be reconciled with the stream"
+            )
+        return Reconciliation(self, self._writer_id)
+
+    @property
+    def next_unacked_seq_num(self) -> int:
+        """Where the first record that is not acked is to be; 0 without `match_seq_num`."""
+        unacked = self._inflight or self._resend
+        return (unacked[0].match_seq_num if unacked else self._next_match) or 0
+
+    @property
+    def next_unacked_dedupe_seq(self) -> int:
+        """The dedupe sequence of the first record that is not acked."""
+        unacked = self._inflight or self._resend
+        return unacked[0].first_dedupe_seq if unacked else self._next_cut_seq
+
+    @property
+    def is_inside_frame(self) -> bool:
+        """Whether the last acked record belongs to a frame that goes on."""
+        return self._open_frame_start is not None
+
+    def oldest_unacked_records(self) -> Sequence[Record]:
+        """The records of the first batch to send again; none when there is none."""
+        return self._resend[0].records if self._resend else ()
+
+    def receive_landed(self, ack: AppendAck) -> FramesDurable:
+        """The first batch to send again stands in the stream where `ack` says.
+
+        Raises `RemoteProtocolError` when it cannot stand there.
+        """
+        if not self._resend or self._inflight:
+            raise LocalProtocolError("no batch is to be sent again, or others are under way")
+        self._check_span(ack, self._resend[0])
+        return self._settle(self._resend.popleft(), ack)
+
+    def pending(self) -> list[PendingMessage]:
+        """What was accepted and is not known to be durable, in order.
+
+        Without dedupe the sequences count records all the same.
+        """
+        return [*self._pending_cut(), *self._pending_queued()]
+
+    def _pending_cut(self) -> Iterator[PendingMessage]:
+        """Of the batches that are cut, the frame that goes on after them included."""
+        long_frames = iter(self._long_frames)
+        if self._open_frame_start is not None:
+            yield next(long_frames).pending()
+        for batch in (*self._inflight, *self._resend):
+            for dedupe_seq, record in enumerate(batch.records, batch.first_dedupe_seq):
+                declared = parse_frame_headers(record.headers)
+                if declared is None:
+                    continue
+                if declared.records > 1:
+                    yield next(long_frames).pending()
+                else:
+                    own = tuple(h for h in record.headers if h[0] not in RESERVED_HEADERS)
+                    yield PendingMessage(
+                        record.body, own, record.timestamp, dedupe_seq, dedupe_seq + 1
+                    )
+
+    def _pending_queued(self) -> Iterator[PendingMessage]:
+        """Of the frames of which nothing is cut."""
+        seq = self._next_cut_seq
+        for item in self._queue:
+            if not isinstance(item, _Frame):
+                yield PendingMessage(item, (), None, seq, seq + 1)
+                seq += 1
+                continue
+            if not item.cut_records:
+                item.first_dedupe_seq = seq
+                yield item.pending()
+            seq += item.num_records - item.cut_records
 
     # Accepting
 
@@ -294,7 +432,7 @@ class FrameWriter:
                 f"sequence numbers end at {U64_MAX}, and the next is "
                 f"{match + self._queued_records}: {num_records} more records do not fit"
             )
-        if self._numbered and self.next_dedupe_seq + num_records > MAX_DEDUPE_SEQ + 1:
+        if self._writer_id is not None and self.next_dedupe_seq + num_records > MAX_DEDUPE_SEQ + 1:
             raise LocalProtocolError(
                 f"dedupe sequences end at {MAX_DEDUPE_SEQ}, and the next is "
                 f"{self.next_dedupe_seq}: {num_records} more records need another writer id"
@@ -355,7 +493,8 @@ class FrameWriter:
     def _cut_batch(self) -> Batch:
         parts: list[bytes | memoryview] = []
         ends: list[int] = []
-        count = metered = 0
+        count = metered = num_long_frames = 0
+        first_seq = self._next_cut_seq
         while self._queue and count < MAX_BATCH_RECORDS:
             item = self._queue[0]
             if type(item) is bytes:
@@ -366,11 +505,15 @@ class FrameWriter:
                 if item.cut_records == item.num_records:
                     self._queue.popleft()
                     ends.append(count + taken)
+                    num_long_frames += item.num_records > 1
             if not taken:
                 break
             count += taken
             metered += taken_bytes
-        return self._finish_batch(parts, ends, count, metered)
+        batch = self._finish_batch(parts, ends, count, metered)
+        batch.first_dedupe_seq = first_seq
+        batch.num_long_frames = num_long_frames
+        return batch
 
     def _cut_small(
         self, parts: list[bytes | memoryview], count: int, metered: int
@@ -413,6 +556,9 @@ class FrameWriter:
             )
             if not fits:
                 return 0, 0
+        if not frame.cut_records and frame.num_records > 1:
+            frame.first_dedupe_seq = self._next_cut_seq
+            self._long_frames.append(frame)
         taken = taken_bytes = 0
         while frame.cut_records < frame.num_records and count + taken < MAX_BATCH_RECORDS:
             size = self._metered_record(frame)
@@ -472,14 +618,7 @@ class FrameWriter:
         if not self._inflight:
             raise RemoteProtocolError(f"an ack for {start} to {end}, and no batch is unacked")
         batch = self._inflight[0]
-        if end - start != batch.num_records:
-            raise RemoteProtocolError(
-                f"an ack for {end - start} records, and the batch has {batch.num_records}"
-            )
-        if start < self._acked_end:
-            raise RemoteProtocolError(
-                f"an ack that starts at {start}, and the one before ended at {self._acked_end}"
-            )
+        self._check_span(ack, batch)
         if batch.match_seq_num is not None and start != batch.match_seq_num:
             raise RemoteProtocolError(
                 f"an ack that starts at {start} for a batch conditioned on {batch.match_seq_num}"
@@ -487,4 +626,15 @@ class FrameWriter:
         if ack.tail.seq_num < end:
             raise RemoteProtocolError(
                 f"an ack that ends at {end}, beyond its tail {ack.tail.seq_num}"
+            )
+
+    def _check_span(self, ack: AppendAck, batch: Batch) -> None:
+        start, end = ack.start.seq_num, ack.end.seq_num
+        if end - start != batch.num_records:
+            raise RemoteProtocolError(
+                f"an ack for {end - start} records, and the batch has {batch.num_records}"
+            )
+        if start < self._acked_end:
+            raise RemoteProtocolError(
+                f"an ack that starts at {start}, and the one before ended at {self._acked_end}"
             )

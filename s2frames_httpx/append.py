@@ -10,14 +10,12 @@ from typing import Generic, TypeVar
 import httpx
 
 from s2frames.append import AppendProtocol, AppendState
-from s2frames.codecs import Codec
-from s2frames.errors import LocalProtocolError, TransportError
 from s2frames.events import Appended
 from s2frames.outbox import Outbox
 from s2frames.records import Header
+from s2frames.writer_state import Pending
 from s2frames_httpx.alone import Alone
-from s2frames_httpx.burst import Burst
-from s2frames_httpx.mapping import FOREIGN_ERRORS, lower_headers, to_our_error
+from s2frames_httpx.exchange import Exchange
 
 __all__ = ["AppendSession"]
 
@@ -28,14 +26,16 @@ class AppendSession(Generic[T]):
     """Appends messages to a stream. Use it in a `with` block.
 
     Leaving the block waits until everything is durable; leaving it by an exception sends nothing
-    more. A session belongs to one thread at a time. After an error of the service or the
-    connection every call raises that error.
+    more. A session belongs to one thread at a time. A lost connection is made anew and what was
+    not acked is sent again, as long as `retry` says; after the error in which that ends every call
+    raises it. After a KeyboardInterrupt the session may go on: what was accepted becomes durable
+    with the calls that follow.
     """
 
-    def __init__(self, http: httpx.Client, protocol: AppendProtocol, codec: Codec[T]) -> None:
-        self._http = http
+    def __init__(self, http: httpx.Client, protocol: AppendProtocol, outbox: Outbox[T]) -> None:
         self._protocol = protocol
-        self._outbox = Outbox(protocol, codec)
+        self._outbox = outbox
+        self._exchange = Exchange(http, protocol, "the append")
         self._alone = Alone(
             "an append session belongs to one thread at a time, and this one is in use"
         )
@@ -49,6 +49,10 @@ class AppendSession(Generic[T]):
     def durable_messages(self) -> int:
         """How many messages of this session are durable."""
         return self._protocol.durable_messages
+
+    def pending(self) -> Pending:
+        """What was accepted and is not known to be durable, to go on with in another session."""
+        return self._protocol.pending()
 
     def append(
         self, message: T, headers: Iterable[Header] = (), timestamp: int | None = None
@@ -114,6 +118,7 @@ class AppendSession(Generic[T]):
             self.close()
         else:
             self._protocol.abort()
+            self._exchange.close()
 
     def _drain(self) -> None:
         self._outbox.check()
@@ -123,44 +128,10 @@ class AppendSession(Generic[T]):
 
     def _run_burst(self) -> None:
         """Send what the session has to send, and take the answer to all of it."""
-        protocol = self._protocol
-        burst = Burst.collect(protocol.data_to_send(time.monotonic()))
-        try:
-            if burst is not None:
-                self._exchange(burst)
-        finally:
-            self._outbox.take(protocol.events_received())
-
-    def _exchange(self, burst: Burst) -> None:
-        protocol, number = self._protocol, burst.request_id
-        if self._http.is_closed:
-            closed = LocalProtocolError("the client is closed")
-            protocol.connection_lost(number, closed, time.monotonic())
-            return
-
-        def accepted(num_bytes: int) -> None:
-            protocol.bytes_accepted(number, num_bytes, time.monotonic())
-
-        try:
-            with self._http.stream(
-                burst.request.method,
-                burst.request.url,
-                headers=burst.headers(),
-                content=burst.body(accepted),
-            ) as response:
-                head = lower_headers(response.headers)
-                protocol.receive_response(number, response.status_code, head, time.monotonic())
-                for data in response.iter_raw():
-                    protocol.receive_data(number, data, time.monotonic())
-                    protocol.handle_timeout(time.monotonic())
-                    if protocol.state is AppendState.FAILED:
-                        return
-            protocol.receive_eof(number, time.monotonic())
-        except FOREIGN_ERRORS as error:
-            lost = to_our_error(error, burst.request.url)
-            protocol.connection_lost(number, lost, time.monotonic())
-        except BaseException:
-            # Control-C or a cancellation: what the service made of the burst is unknown.
-            interrupted = TransportError("the append was interrupted")
-            protocol.connection_lost(number, interrupted, time.monotonic())
-            raise
+        is_under_way = True
+        while is_under_way:
+            try:
+                self._exchange.step()
+            finally:
+                self._outbox.take(self._protocol.events_received())
+            is_under_way = self._exchange.is_open

@@ -12,14 +12,12 @@ import anyio
 import httpx
 
 from s2frames.append import AppendProtocol, AppendState
-from s2frames.codecs import Codec
-from s2frames.errors import LocalProtocolError, TransportError
 from s2frames.events import Appended
 from s2frames.outbox import Outbox
 from s2frames.records import Header
-from s2frames_httpx.async_iteration import iterate, reading
-from s2frames_httpx.burst import Burst
-from s2frames_httpx.mapping import FOREIGN_ERRORS, lower_headers, to_our_error
+from s2frames.writer_state import Pending
+from s2frames_httpx.async_exchange import AsyncExchange
+from s2frames_httpx.async_iteration import iterate
 
 __all__ = ["AsyncAppendSession"]
 
@@ -31,16 +29,18 @@ class AsyncAppendSession(Generic[T]):
 
     Leaving the block waits until everything is durable; leaving it by an exception sends nothing
     more. Tasks may share a session: what they append meanwhile goes out together. There is no
-    background task: of those who wait one drives, and when it is done the next takes over. After
-    an error of the service or the connection every call raises that error. Cancelling the task
-    that drives takes its connection and so ends the session; cancelling one that waits for it does
-    not.
+    background task: of those who wait one drives, and when it is done or cancelled the next takes
+    over. A lost connection is made anew and what was not acked is sent again, as long as `retry`
+    says; after the error in which that ends every call raises it. Cancelling a call drops only the
+    wait: what it had accepted becomes durable with the calls that follow.
     """
 
-    def __init__(self, http: httpx.AsyncClient, protocol: AppendProtocol, codec: Codec[T]) -> None:
-        self._http = http
+    def __init__(
+        self, http: httpx.AsyncClient, protocol: AppendProtocol, outbox: Outbox[T]
+    ) -> None:
         self._protocol = protocol
-        self._outbox = Outbox(protocol, codec)
+        self._outbox = outbox
+        self._exchange = AsyncExchange(http, protocol, "the append")
         # Held by the task that drives.
         self._driving = anyio.Lock()
 
@@ -53,6 +53,10 @@ class AsyncAppendSession(Generic[T]):
     def durable_messages(self) -> int:
         """How many messages of this session are durable."""
         return self._protocol.durable_messages
+
+    def pending(self) -> Pending:
+        """What was accepted and is not known to be durable, to go on with in another session."""
+        return self._protocol.pending()
 
     async def append(
         self, message: T, headers: Iterable[Header] = (), timestamp: int | None = None
@@ -118,6 +122,7 @@ class AsyncAppendSession(Generic[T]):
             await self.close()
         else:
             self._protocol.abort()
+            await self._exchange.close()
 
     async def _drive(self, is_done: Callable[[], bool]) -> None:
         """Run bursts, or let another task do so, until `is_done`. Raises what ends the session."""
@@ -133,44 +138,10 @@ class AsyncAppendSession(Generic[T]):
 
     async def _run_burst(self) -> None:
         """Send what the session has to send, and take the answer to all of it."""
-        protocol = self._protocol
-        burst = Burst.collect(protocol.data_to_send(time.monotonic()))
-        try:
-            if burst is not None:
-                await self._exchange(burst)
-        finally:
-            self._outbox.take(protocol.events_received())
-
-    async def _exchange(self, burst: Burst) -> None:
-        protocol, number = self._protocol, burst.request_id
-        if self._http.is_closed:
-            closed = LocalProtocolError("the client is closed")
-            protocol.connection_lost(number, closed, time.monotonic())
-            return
-
-        def accepted(num_bytes: int) -> None:
-            protocol.bytes_accepted(number, num_bytes, time.monotonic())
-
-        try:
-            request = self._http.build_request(
-                burst.request.method, burst.request.url, headers=burst.headers()
-            )
-            request.stream = burst.async_body(accepted)
-            response = await self._http.send(request, stream=True)
-            async with reading(response) as chunks:
-                head = lower_headers(response.headers)
-                protocol.receive_response(number, response.status_code, head, time.monotonic())
-                async for data in chunks:
-                    protocol.receive_data(number, data, time.monotonic())
-                    protocol.handle_timeout(time.monotonic())
-                    if protocol.state is AppendState.FAILED:
-                        return
-            protocol.receive_eof(number, time.monotonic())
-        except FOREIGN_ERRORS as error:
-            lost = to_our_error(error, burst.request.url)
-            protocol.connection_lost(number, lost, time.monotonic())
-        except BaseException:
-            # Control-C or a cancellation: what the service made of the burst is unknown.
-            interrupted = TransportError("the append was interrupted")
-            protocol.connection_lost(number, interrupted, time.monotonic())
-            raise
+        is_under_way = True
+        while is_under_way:
+            try:
+                await self._exchange.step()
+            finally:
+                self._outbox.take(self._protocol.events_received())
+            is_under_way = self._exchange.is_open

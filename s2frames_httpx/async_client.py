@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
@@ -12,28 +12,35 @@ import httpx
 
 from s2frames import rest
 from s2frames.append import AppendProtocol
+from s2frames.checkpoint import Checkpoint
 from s2frames.codecs import BYTES, Codec
+from s2frames.commands import fence_stream, probe_fencing_token, trim_stream
 from s2frames.config import BasinConfig, StreamConfig
-from s2frames.errors import LocalProtocolError
 from s2frames.inbox import Inbox, OnCorrupt
+from s2frames.operation import Operation, Plan
 from s2frames.options import ReadOptions
+from s2frames.outbox import Outbox
 from s2frames.read import ReadProtocol
 from s2frames.records import StreamPosition
+from s2frames.recover import recover_writer
+from s2frames.rest_plans import call_plan, make_request_token
+from s2frames.session import Retrying
 from s2frames.settings import ReadSettings, Settings
 from s2frames.target import StreamTarget
+from s2frames.writer_state import WriterState
 from s2frames_httpx.async_append import AsyncAppendSession
-from s2frames_httpx.async_iteration import reading
+from s2frames_httpx.async_exchange import AsyncExchange
 from s2frames_httpx.async_pages import PagedItems
 from s2frames_httpx.async_read import AsyncReadSession
 from s2frames_httpx.burst import BurstOptions, burst_settings
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS, AsyncEmbeddedTransport
-from s2frames_httpx.mapping import client_options, lower_headers, map_exceptions
+from s2frames_httpx.mapping import client_options
 
 __all__ = ["AsyncClient", "AsyncStream"]
 
 T = TypeVar("T")
 
-# Only for writer ids, which must never meet: the system's source.
+# For writer ids and tokens, which must never meet: the system's source.
 _random = random.SystemRandom().random
 
 
@@ -70,23 +77,19 @@ class AsyncClient:
         return AsyncStream(self, StreamTarget(self.settings, basin, name, encryption_key))
 
     async def call(self, call: rest.Call[T]) -> T:
-        """Make a control call of `s2frames.rest`."""
-        if self.http.is_closed:
-            raise LocalProtocolError("the client is closed")
-        asked = call.request
-        body = bytearray()
-        with map_exceptions(asked.url):
-            async with (
-                self.http.stream(
-                    asked.method, asked.url, headers=asked.headers, content=asked.body
-                ) as response,
-                reading(response) as chunks,
-            ):
-                async for data in chunks:
-                    body += data
-                    if len(body) > rest.MAX_ANSWER_BYTES:
-                        break
-        return call.parse(response.status_code, lower_headers(response.headers), bytes(body))
+        """Make a control call of `s2frames.rest`, again where that is safe and may help."""
+        return await self.run(call_plan(call))
+
+    async def run(self, plan: Plan[T]) -> T:
+        """Carry out a plan of requests; see `s2frames.operation`."""
+        operation = Operation(plan, self.settings, random=_random)
+        exchange = AsyncExchange(self.http, operation, "the call")
+        try:
+            while not operation.is_over:
+                await exchange.step()
+        finally:
+            await exchange.close()
+        return operation.result()
 
     def list_basins(self, prefix: str = "") -> AsyncIterator[rest.BasinInfo]:
         """The basins whose names start with `prefix`, in order."""
@@ -98,7 +101,8 @@ class AsyncClient:
 
     async def create_basin(self, name: str, config: BasinConfig | None = None) -> None:
         """Make a basin. Raises `ServiceError` (409) when there is one of that name."""
-        await self.call(rest.create_basin(self.settings, name, config))
+        token = make_request_token(_random)
+        await self.call(rest.create_basin(self.settings, name, config, request_token=token))
 
     async def ensure_basin(self, name: str, config: BasinConfig | None = None) -> rest.Provisioned:
         """Make a basin, or give the one there is this config, all of it."""
@@ -153,9 +157,11 @@ class AsyncStream:
 
     async def create(self, config: StreamConfig | None = None) -> None:
         """Make the stream. Raises `ServiceError` (409) when it exists."""
-        target = self._target
+        target, token = self._target, make_request_token(_random)
         await self._client.call(
-            rest.create_stream(target.settings, target.basin, target.stream, config)
+            rest.create_stream(
+                target.settings, target.basin, target.stream, config, request_token=token
+            )
         )
 
     async def ensure(self, config: StreamConfig | None = None) -> rest.Provisioned:
@@ -184,32 +190,89 @@ class AsyncStream:
             rest.check_tail(target.settings, target.basin, target.stream)
         )
 
+    async def fence(
+        self, token: str, *, expect: str | None = None, trim: Checkpoint | int | None = None
+    ) -> None:
+        """Give the stream a fencing token, "" for none: appends with another one are refused.
+
+        With `expect` only if that is its token now, or if it has the new one already; this alone
+        is tried again when its answer is lost. With `trim` the stream is trimmed too, as by `trim`,
+        both or neither.
+        """
+        await self._client.run(fence_stream(self._target, token, expect=expect, trim=trim))
+
+    async def trim(self, before: Checkpoint | int) -> None:
+        """Remove the records before a sequence number, some time soon.
+
+        Before a checkpoint: all that a reader that goes on from there does not need.
+        """
+        await self._client.run(trim_stream(self._target, before))
+
+    async def fencing_token(self) -> str:
+        """The fencing token of the stream, "" if it has none. Appends nothing."""
+        return await self._client.run(probe_fencing_token(self._target, _random))
+
+    async def recover_writer(self, writer_id: str, *, search_from: int = 0) -> WriterState:
+        """Where an exclusive writer that is gone left off: `append_session(resume=...)` takes it.
+
+        What it had on its way is kept from landing afterwards. Its records are looked for from
+        sequence number `search_from` on; `WriterNotFound` is raised where there may be some before.
+        """
+        return await self._client.run(recover_writer(self._target, writer_id, search_from))
+
     @overload
     def append_session(
-        self, *, codec: Codec[T], **options: Unpack[BurstOptions]
+        self,
+        *,
+        codec: Codec[T],
+        on_retry: Callable[[Retrying], None] | None = None,
+        **options: Unpack[BurstOptions],
     ) -> AsyncAppendSession[T]: ...
 
     @overload
-    def append_session(self, **options: Unpack[BurstOptions]) -> AsyncAppendSession[bytes]: ...
+    def append_session(
+        self,
+        *,
+        on_retry: Callable[[Retrying], None] | None = None,
+        **options: Unpack[BurstOptions],
+    ) -> AsyncAppendSession[bytes]: ...
 
     def append_session(
-        self, *, codec: Codec[Any] = BYTES, **options: Unpack[BurstOptions]
+        self,
+        *,
+        codec: Codec[Any] = BYTES,
+        on_retry: Callable[[Retrying], None] | None = None,
+        **options: Unpack[BurstOptions],
     ) -> AsyncAppendSession[Any]:
         """A session to append messages with. Options: `AppendSettings`, and `burst_batches`.
 
-        Nothing is sent before the first message.
+        Nothing is sent before the first message. `on_retry` is told of each attempt that failed
+        and is followed by another.
         """
         protocol = AppendProtocol(self._target, burst_settings(options), random=_random)
-        return AsyncAppendSession(self._client.http, protocol, codec)
+        return AsyncAppendSession(
+            self._client.http, protocol, Outbox(protocol, codec, on_retry=on_retry)
+        )
 
     @overload
     def read_session(
-        self, *, codec: Codec[T], on_corrupt: OnCorrupt = "raise", **options: Unpack[ReadOptions]
+        self,
+        *,
+        codec: Codec[T],
+        on_corrupt: OnCorrupt = "raise",
+        on_retry: Callable[[Retrying], None] | None = None,
+        on_caught_up: Callable[[StreamPosition], None] | None = None,
+        **options: Unpack[ReadOptions],
     ) -> AsyncReadSession[T]: ...
 
     @overload
     def read_session(
-        self, *, on_corrupt: OnCorrupt = "raise", **options: Unpack[ReadOptions]
+        self,
+        *,
+        on_corrupt: OnCorrupt = "raise",
+        on_retry: Callable[[Retrying], None] | None = None,
+        on_caught_up: Callable[[StreamPosition], None] | None = None,
+        **options: Unpack[ReadOptions],
     ) -> AsyncReadSession[bytes]: ...
 
     def read_session(
@@ -217,13 +280,16 @@ class AsyncStream:
         *,
         codec: Codec[Any] = BYTES,
         on_corrupt: OnCorrupt = "raise",
+        on_retry: Callable[[Retrying], None] | None = None,
+        on_caught_up: Callable[[StreamPosition], None] | None = None,
         **options: Unpack[ReadOptions],
     ) -> AsyncReadSession[Any]:
         """The messages of the stream, from `start` to the tail or on. Options: `ReadSettings`.
 
-        `on_corrupt` says whether a message that is lost is an error. Nothing is sent before the
-        first message is asked for.
+        `on_corrupt` says whether a message that is lost is an error. `on_retry` is told of each
+        attempt that failed and is followed by another, `on_caught_up` of the tail when everything
+        up to it was handed out. Nothing is sent before the first message is asked for.
         """
-        protocol = ReadProtocol(self._target, ReadSettings(**options))
-        inbox = Inbox(codec, on_corrupt)
+        protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
+        inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
         return AsyncReadSession(self._client.http, protocol, inbox)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -11,20 +10,13 @@ import anyio
 import httpx
 
 from s2frames.checkpoint import Checkpoint
-from s2frames.errors import LocalProtocolError, TransportError
+from s2frames.errors import LocalProtocolError
 from s2frames.inbox import Inbox, ReceivedMessage
-from s2frames.read import LIVENESS_TIMEOUT, ReadProtocol
+from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
-from s2frames.session import CloseRequest, OpenRequest
 from s2frames_httpx.alone import Alone
-from s2frames_httpx.async_iteration import close_answer
-from s2frames_httpx.mapping import (
-    FOREIGN_ERRORS,
-    lower_headers,
-    set_read_timeout,
-    to_our_error,
-)
+from s2frames_httpx.async_exchange import AsyncExchange
 
 __all__ = ["AsyncReadSession"]
 
@@ -34,21 +26,17 @@ T = TypeVar("T")
 class AsyncReadSession(Generic[T]):
     """The messages of a stream: iterate over it inside an `async with` block.
 
-    Leaving the block closes it. After a `FrameLost` or a `CodecError` iteration may go on. A
-    session belongs to one task at a time. Cancelling a task that waits for a message takes the
-    connection and so ends the session; go on with another one from the checkpoint.
+    Leaving the block closes it. A lost connection is made anew, and reading goes on at the next
+    record, as long as `retry` says. After a `FrameLost`, a `CodecError` or a cancellation iteration
+    may go on. A session belongs to one task at a time.
     """
 
     def __init__(self, http: httpx.AsyncClient, protocol: ReadProtocol, inbox: Inbox[T]) -> None:
-        self._http = http
         self._protocol = protocol
         self._inbox = inbox
+        self._exchange = AsyncExchange(http, protocol, "the read")
         self._is_entered = False
         self._alone = Alone("a read session belongs to one task at a time, and this one is in use")
-        self._request_id = 0
-        self._url = ""
-        self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
 
     @property
     def stats(self) -> ReaderStats:
@@ -71,7 +59,7 @@ class AsyncReadSession(Generic[T]):
     async def close(self) -> None:
         """Stop reading. Idempotent."""
         self._protocol.close()
-        await self._close_response()
+        await self._exchange.close()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -105,62 +93,13 @@ class AsyncReadSession(Generic[T]):
         while True:
             for event in protocol.events_received():
                 if protocol.is_over:
-                    await self._close_response()
+                    await self._exchange.close()
                 message = self._inbox.take(event)
                 if message is not None:
                     return message
             if protocol.is_over:
                 raise StopAsyncIteration
-            await self._pump()
-
-    async def _pump(self) -> None:
-        """Do what the session asks for, then let it have the next bytes."""
-        try:
-            for action in self._protocol.data_to_send(time.monotonic()):
-                if isinstance(action, OpenRequest):
-                    await self._open(action)
-                elif isinstance(action, CloseRequest):
-                    await self._close_response()
-            if self._response is not None and self._chunks is not None:
-                await self._receive(self._chunks)
-        except FOREIGN_ERRORS as error:
-            ours = to_our_error(error, self._url)
-            self._protocol.connection_lost(self._request_id, ours, time.monotonic())
-        except BaseException:
-            # A cancelled read takes the connection with it.
-            await self._close_response()
-            self._protocol.connection_lost(
-                self._request_id, TransportError("the read was interrupted"), time.monotonic()
-            )
-            raise
-
-    async def _open(self, action: OpenRequest) -> None:
-        self._request_id, self._url = action.request_id, action.request.url
-        if self._http.is_closed:
-            raise LocalProtocolError("the client is closed")
-        request = self._http.build_request(
-            action.request.method, self._url, headers=action.request.headers
-        )
-        response = await self._http.send(request, stream=True)
-        self._response, self._chunks = response, response.aiter_raw()
-        set_read_timeout(request, LIVENESS_TIMEOUT)
-        head = lower_headers(response.headers)
-        now = time.monotonic()
-        self._protocol.receive_response(self._request_id, response.status_code, head, now)
-
-    async def _receive(self, chunks: AsyncIterator[bytes]) -> None:
-        data = await anext(chunks, None)
-        if data is None:
-            self._protocol.receive_eof(self._request_id, time.monotonic())
-        else:
-            self._protocol.receive_data(self._request_id, data, time.monotonic())
-            self._protocol.handle_timeout(time.monotonic())
-
-    async def _close_response(self) -> None:
-        response, self._response = self._response, None
-        chunks, self._chunks = self._chunks, None
-        if response is not None and chunks is not None:
-            await close_answer(response, chunks)
+            await self._exchange.step()
 
 
 class _Messages(Generic[T]):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import ssl
+from collections.abc import Mapping
 from typing import TypedDict
 from urllib.parse import urlsplit
 
 import httpx
 
 from s2frames.errors import (
+    CertificateError,
+    ConnectError,
     LocalProtocolError,
-    Outcome,
     RemoteProtocolError,
     S2FramesError,
     TransportError,
@@ -23,7 +24,6 @@ __all__ = [
     "client_options",
     "httpx_timeout",
     "lower_headers",
-    "map_exceptions",
     "set_read_timeout",
     "to_our_error",
 ]
@@ -33,8 +33,9 @@ FOREIGN_ERRORS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 
 # The first match counts. What is said of the error comes before httpx's own words.
 _ERRORS: tuple[tuple[type[Exception], type[S2FramesError], str], ...] = (
-    (httpx.ConnectTimeout, TransportError, "cannot connect"),
-    (httpx.ConnectError, TransportError, "cannot connect"),
+    (httpx.ConnectTimeout, ConnectError, "cannot connect"),
+    (httpx.ConnectError, ConnectError, "cannot connect"),
+    (httpx.PoolTimeout, ConnectError, "no connection became free"),
     (httpx.TimeoutException, TransportError, "no answer in time"),
     (httpx.ProxyError, TransportError, "the proxy failed"),
     (httpx.RemoteProtocolError, RemoteProtocolError, "the answer is not HTTP"),
@@ -44,16 +45,6 @@ _ERRORS: tuple[tuple[type[Exception], type[S2FramesError], str], ...] = (
     (UnicodeError, LocalProtocolError, "the URL cannot be used"),
     (httpx.TransportError, TransportError, "the connection broke"),
     (httpx.HTTPError, TransportError, "the request failed"),
-)
-
-# What is raised before the first byte was sent.
-_NOTHING_SENT = (
-    httpx.ConnectTimeout,
-    httpx.ConnectError,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
-    UnicodeError,
 )
 
 # httpx tells a connection that ended too early from garbage by words alone.
@@ -66,6 +57,8 @@ def to_our_error(error: Exception, url: str) -> S2FramesError:
     where = f"{origin.scheme}://{origin.netloc}"
     if any(words in str(error) for words in _DISCONNECTED):
         ours: S2FramesError = TransportError(f"the connection to {where} was closed early")
+    elif _has_certificate_failure(error):
+        ours = CertificateError(f"the certificate is not to be trusted: {where}: {error}")
     else:
         kind, words = next(
             (ours, words) for theirs, ours, words in _ERRORS if isinstance(error, theirs)
@@ -73,19 +66,17 @@ def to_our_error(error: Exception, url: str) -> S2FramesError:
         # What httpx refuses to send may be a header, and that a secret: it is not repeated.
         is_shown = str(error) and not isinstance(error, httpx.LocalProtocolError)
         ours = kind(f"{words}: {where}: {error if is_shown else type(error).__name__}")
-    if isinstance(error, _NOTHING_SENT):
-        ours.outcome = Outcome.NOT_APPLIED
     ours.__cause__ = error
     return ours
 
 
-@contextmanager
-def map_exceptions(url: str) -> Iterator[None]:
-    """Raise our errors for httpx's."""
-    try:
-        yield
-    except FOREIGN_ERRORS as error:
-        raise to_our_error(error, url) from error
+def _has_certificate_failure(error: BaseException | None) -> bool:
+    """Whether `error` came about since a certificate was not accepted."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def httpx_timeout(settings: Settings) -> httpx.Timeout:
@@ -99,9 +90,10 @@ def httpx_timeout(settings: Settings) -> httpx.Timeout:
 
 
 def set_read_timeout(request: httpx.Request, seconds: float) -> None:
-    """Let the rest of an answer be silent for so long; its head had less time.
+    """Let the answer be silent for so long.
 
-    httpx knows one time-out for both, and looks it up in the request for each read.
+    httpx knows one time-out for head and body, and looks it up in the request when it begins to
+    wait for either.
     """
     request.extensions["timeout"]["read"] = seconds
 

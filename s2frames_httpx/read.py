@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -10,19 +9,12 @@ from typing import Generic, TypeVar
 import httpx
 
 from s2frames.checkpoint import Checkpoint
-from s2frames.errors import LocalProtocolError, TransportError
 from s2frames.inbox import Inbox, ReceivedMessage
-from s2frames.read import LIVENESS_TIMEOUT, ReadProtocol
+from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
-from s2frames.session import CloseRequest, OpenRequest
 from s2frames_httpx.alone import Alone
-from s2frames_httpx.mapping import (
-    FOREIGN_ERRORS,
-    lower_headers,
-    set_read_timeout,
-    to_our_error,
-)
+from s2frames_httpx.exchange import Exchange
 
 __all__ = ["ReadSession"]
 
@@ -32,21 +24,19 @@ T = TypeVar("T")
 class ReadSession(Generic[T]):
     """The messages of a stream: iterate over it, bare or in a `with` block.
 
-    Bare, it is closed when the loop is left; in a `with` block, when the block is. After a
-    `FrameLost` or a `CodecError` iteration may go on. A session belongs to one thread at a time.
+    Bare, it is closed when the loop is left; in a `with` block, when the block is. A lost
+    connection is made anew, and reading goes on at the next record, as long as `retry` says. After
+    a `FrameLost`, a `CodecError` or a KeyboardInterrupt iteration may go on. A session belongs to
+    one thread at a time.
     """
 
     def __init__(self, http: httpx.Client, protocol: ReadProtocol, inbox: Inbox[T]) -> None:
-        self._http = http
         self._protocol = protocol
         self._inbox = inbox
+        self._exchange = Exchange(http, protocol, "the read")
         self._alone = Alone(
             "a read session belongs to one thread at a time, and this one is in use"
         )
-        self._request_id = 0
-        self._url = ""
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
 
     @property
     def stats(self) -> ReaderStats:
@@ -70,7 +60,7 @@ class ReadSession(Generic[T]):
         """Stop reading. Idempotent."""
         with self._alone:
             self._protocol.close()
-            self._close_response()
+            self._exchange.close()
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -91,7 +81,7 @@ class ReadSession(Generic[T]):
 
     def __del__(self) -> None:
         # A loop that was left with `break` forgets its session without closing it.
-        self._close_response()
+        self._exchange.close()
 
     def _next(self) -> ReceivedMessage[T]:
         with self._alone:
@@ -102,60 +92,13 @@ class ReadSession(Generic[T]):
         while True:
             for event in protocol.events_received():
                 if protocol.is_over:
-                    self._close_response()
+                    self._exchange.close()
                 message = self._inbox.take(event)
                 if message is not None:
                     return message
             if protocol.is_over:
                 raise StopIteration
-            self._pump()
-
-    def _pump(self) -> None:
-        """Do what the session asks for, then let it have the next bytes."""
-        try:
-            for action in self._protocol.data_to_send(time.monotonic()):
-                if isinstance(action, OpenRequest):
-                    self._open(action)
-                elif isinstance(action, CloseRequest):
-                    self._close_response()
-            if self._response is not None:
-                self._receive()
-        except FOREIGN_ERRORS as error:
-            ours = to_our_error(error, self._url)
-            self._protocol.connection_lost(self._request_id, ours, time.monotonic())
-        except BaseException:
-            self._close_response()
-            self._protocol.connection_lost(
-                self._request_id, TransportError("the read was interrupted"), time.monotonic()
-            )
-            raise
-
-    def _open(self, action: OpenRequest) -> None:
-        self._request_id, self._url = action.request_id, action.request.url
-        if self._http.is_closed:
-            raise LocalProtocolError("the client is closed")
-        request = self._http.build_request(
-            action.request.method, self._url, headers=action.request.headers
-        )
-        response = self._http.send(request, stream=True)
-        self._response, self._chunks = response, response.iter_raw()
-        set_read_timeout(request, LIVENESS_TIMEOUT)
-        head = lower_headers(response.headers)
-        now = time.monotonic()
-        self._protocol.receive_response(self._request_id, response.status_code, head, now)
-
-    def _receive(self) -> None:
-        data = next(self._chunks, None)
-        if data is None:
-            self._protocol.receive_eof(self._request_id, time.monotonic())
-        else:
-            self._protocol.receive_data(self._request_id, data, time.monotonic())
-            self._protocol.handle_timeout(time.monotonic())
-
-    def _close_response(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
+            self._exchange.step()
 
 
 class _Messages(Generic[T]):

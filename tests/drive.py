@@ -21,9 +21,11 @@ from s2frames.embedded import Exchange, Service
 from s2frames.errors import S2FramesError
 from s2frames.http import Request
 from s2frames.read import ReadProtocol
+from s2frames.records import Record
 from s2frames.session import Action, CloseRequest, EndData, OpenRequest, SendData
 from s2frames.settings import Endpoints, Settings
 from s2frames.target import StreamTarget
+from s2frames.wire import AppendInput, encode_append_input
 
 BASIN = "test-basin"
 STREAM = "room/1"
@@ -87,6 +89,8 @@ class Client(Generic[Machine]):
     events: list[Any] = field(factory=list)
     requests: list[Request] = field(factory=list)
     _wire: Wire | None = None
+    # Of connections that the client gave up and the service did not: they still bring in bytes.
+    _draining: list[Wire] = field(factory=list)
 
     def step(self) -> bool:
         """Move everything a bit further; tells whether anything was on its way."""
@@ -94,6 +98,8 @@ class Client(Generic[Machine]):
         if self._wire is not None:
             was_busy |= self._upload(self._wire)
             was_busy |= self._download(self._wire)
+        for wire in self._draining:
+            was_busy |= self._upload(wire)
         return self._take_events() or was_busy
 
     def next_timeout(self) -> float | None:
@@ -109,11 +115,17 @@ class Client(Generic[Machine]):
             self._wire.exchange.handle_timeout(self.world.now)
         self.machine.handle_timeout(self.world.now)
 
-    def lose(self, error: S2FramesError) -> None:
-        """The connection breaks, and what was on its way is gone."""
+    def lose(self, error: S2FramesError, *, drains: bool = False) -> None:
+        """The connection breaks, and what was on its way is gone.
+
+        With `drains` only the answer is: the rest of the request comes in bit by bit.
+        """
         if self._wire is not None:
             wire, self._wire = self._wire, None
-            wire.exchange.connection_lost(self.world.now)
+            if drains:
+                self._draining.append(wire)
+            else:
+                wire.exchange.connection_lost(self.world.now)
             self.machine.connection_lost(wire.number, error, self.world.now)
 
     def _do_what_is_asked(self) -> bool:
@@ -146,7 +158,7 @@ class Client(Generic[Machine]):
             count = self.world.cut(len(wire.upload))
             wire.exchange.receive_data(bytes(wire.upload[:count]), self.world.now)
             del wire.upload[:count]
-            if isinstance(self.machine, AppendProtocol):
+            if isinstance(self.machine, AppendProtocol) and wire is self._wire:
                 self.machine.bytes_accepted(wire.number, count, self.world.now)
             return True
         if wire.is_body_complete and not wire.is_body_received:
@@ -219,6 +231,16 @@ class World:
         url = urlsplit(request.url)
         path = f"{url.path}?{url.query}" if url.query else url.path
         return self.service.open(request.method, path, dict(request.headers), self.now)
+
+    def append(self, *records: Record, fencing_token: str | None = None) -> None:
+        """Somebody else appends these."""
+        headers = {"s2-basin": BASIN, "content-type": "application/protobuf"}
+        exchange = self.service.open("POST", "/v1/streams/room%2F1/records", headers, self.now)
+        batch = AppendInput(records, fencing_token=fencing_token)
+        exchange.receive_data(encode_append_input(batch), self.now)
+        exchange.receive_eof(self.now)
+        assert exchange.response is not None
+        assert exchange.response.status == 200
 
     def turn(self) -> None:
         """Move everything a bit further, or the clock if there is nothing to move."""

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,7 +18,7 @@ from attrs import define, field
 
 from s2frames.embedded import Exchange, ResponseHead, Service
 
-__all__ = ["canned_service", "live_service", "refused_url"]
+__all__ = ["LiveService", "canned_service", "live_service", "refused_url"]
 
 # As much of a request's body as is handed on at once.
 _PIECE_BYTES = 64 * 1024
@@ -30,16 +30,76 @@ def live_service(service: Service | None = None) -> Iterator[str]:
 
     As with `s2 lite`, the answer to a session begins before the request is complete.
     """
-    served = _Host(Service(random=lambda: 0.5) if service is None else service)
-
-    class Handler(_ServiceHandler):
-        host = served
-
-    with _serving(Handler) as url:
+    host = _Host(Service(random=lambda: 0.5) if service is None else service)
+    with _serving(_handler(host)) as url:
         try:
             yield url
         finally:
-            served.close()
+            host.close()
+
+
+class LiveService:
+    """The embedded service on a port of its own, where it can be gone for a while.
+
+    Use it in a `with` block. It keeps what it stores, and the port.
+    """
+
+    def __init__(self) -> None:
+        self._service = Service(random=lambda: 0.5)
+        self._running = ExitStack()
+        # Keeps the port while nobody listens on it: connections are refused.
+        self._port = _reserve(0)
+        self._address = self._port.getsockname()
+        self._back: threading.Timer | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is, or will be again."""
+        return f"http://127.0.0.1:{self._address[1]}"
+
+    def start(self) -> None:
+        """Listen."""
+        host = _Host(self._service)
+        self._port.close()
+        self._running.enter_context(_serving(_handler(host), self._address))
+        self._running.callback(host.close)
+
+    def stop(self) -> None:
+        """Be gone: end every connection, and refuse new ones."""
+        self._running.close()
+        self._port = _reserve(self._address[1])
+
+    def be_gone_for(self, seconds: float) -> None:
+        """Be gone from now on, and back after so many seconds."""
+        self.stop()
+        self._back = threading.Timer(seconds, self.start)
+        self._back.start()
+
+    def __enter__(self) -> LiveService:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._back is not None:
+            self._back.cancel()
+            self._back.join()
+        self._running.close()
+        self._port.close()
+
+
+def _reserve(port: int) -> socket.socket:
+    """Bind a port, 0 for any, without listening on it."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", port))
+    return reserved
+
+
+def _handler(served: _Host) -> type[_ServiceHandler]:
+    class Handler(_ServiceHandler):
+        host = served
+
+    return Handler
 
 
 @contextmanager
@@ -64,8 +124,10 @@ def refused_url() -> Iterator[str]:
 
 
 @contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    with _Server(("127.0.0.1", 0), handler) as server:
+def _serving(
+    handler: type[BaseHTTPRequestHandler], address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[str]:
+    with _Server(address, handler) as server:
         # Polls that often whether to stop.
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -82,8 +144,8 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = False
     block_on_close = True
-    # Not to be restarted on a port that another test's client still uses.
-    allow_reuse_address = False
+    # To be started again on a port where connections were ended a moment ago.
+    allow_reuse_address = True
     # The default, 5, refuses a crowd of clients that connect at once.
     request_queue_size = 128
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import inspect
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any, TypeAlias, cast
@@ -18,8 +18,9 @@ from typing import Any, TypeAlias, cast
 import anyio
 import httpx
 import pytest
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from httpx_adapter.gates import AsyncLosing, Losing
 from live_service import live_service
 from s2_lite import find_binary, s2_lite
 from s2frames.settings import Endpoints, Settings
@@ -59,7 +60,7 @@ _Step: TypeAlias = Callable[[], Awaitable[object]]
 
 # What a client, a stream and the sessions do at once, and what gives another of them.
 _AT_ONCE = frozenset(("target", "settings", "http", "stats", "caught_up", "checkpoint"))
-_AT_ONCE |= {"writer_id", "durable_messages"}
+_AT_ONCE |= {"writer_id", "durable_messages", "pending"}
 _GIVES_ANOTHER = frozenset(("stream", "append_session", "read_session", "frames"))
 _LISTS = frozenset(("list_basins", "list_streams"))
 
@@ -249,6 +250,19 @@ class World:
     def another_client(self) -> AsyncClient:
         """One more client of the same service."""
         return open_client(self.flavour, self.settings, self.transport)
+
+    def losing_client(
+        self, lost: Container[int], keep_bytes: int | None = None, **changes: Any
+    ) -> AsyncClient:
+        """A client that loses the answers to some requests, by number, after they took effect.
+
+        With `keep_bytes` so much of each of these arrives. Only for the service in this process.
+        """
+        settings = evolve(self.settings, **changes)
+        if isinstance(self.transport, httpx.BaseTransport):
+            return open_client(self.flavour, settings, Losing(self.transport, lost, keep_bytes))
+        assert self.transport is not None
+        return open_client(self.flavour, settings, AsyncLosing(self.transport, lost, keep_bytes))
 
     async def together(self, *steps: _Step) -> None:
         """Do all of it at the same time: in tasks, or in threads."""

@@ -16,8 +16,9 @@ from s2frames.cli.chat import ChatMessage, chat
 from s2frames.cli.exit_codes import ExitCode
 from s2frames.cli.failures import Failure, count, explained, say_interrupted
 from s2frames.cli.options import Connection, connection_options
-from s2frames.cli.progress import progress_bar
+from s2frames.cli.progress import progress_bar, retry_lines
 from s2frames.errors import FrameLost, ServiceError
+from s2frames.events import GapDetected
 from s2frames.inbox import ReceivedMessage
 from s2frames.reader import ReaderStats
 from s2frames_httpx import AppendSession, Client, ReadSession, Stream
@@ -59,7 +60,7 @@ def demo(
     that is named is created if it is missing; its basin must be there.
     """
     with _opened(address, connection) as stream:
-        session = stream.append_session()
+        session = stream.append_session(on_retry=retry_lines())
         try:
             messages = list(chat(num_messages, seed))
             start = stream.check_tail().seq_num
@@ -113,9 +114,10 @@ def _read_back(
 ) -> tuple[float, ReaderStats]:
     """Read and compare the messages; returns how many seconds it took, and the counters."""
     digests = [sha256(message.payload).digest() for message in messages]
+    on_retry = retry_lines()
     with progress_bar("reading", len(messages)) as step:
         began = perf_counter()
-        with stream.read_session(start=start) as session:
+        with stream.read_session(start=start, on_retry=on_retry) as session:
             compare(_written_by(writer_id, session), messages, digests, step)
         return perf_counter() - began, session.stats
 
@@ -129,7 +131,8 @@ def _written_by(
         try:
             frame = next(frames, None)
         except FrameLost as lost:
-            if lost.event.writer_id == writer_id:
+            # What was removed unread may be anybody's.
+            if isinstance(lost.event, GapDetected) or lost.event.writer_id == writer_id:
                 raise
             continue
         if frame is None:

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import click
-import httpx
 
 from s2frames.cli.address import StreamAddress
 from s2frames.cli.exit_codes import ExitCode
 from s2frames.errors import (
+    CertificateError,
+    ConnectError,
     FencingTokenMismatch,
     Outcome,
     RangeNotSatisfiable,
@@ -31,6 +32,7 @@ from s2frames.settings import (
 __all__ = [
     "Failure",
     "count",
+    "describe",
     "explain",
     "explained",
     "is_terminal",
@@ -42,6 +44,7 @@ __all__ = [
 
 # Characters shown of what an error says. S2 says far less; what others answer may be a page.
 _MAX_SAID_CHARS = 500
+_LAST_CHARS = 100
 
 _ENDPOINTS = f"{ACCOUNT_ENDPOINT_VARIABLE} and {BASIN_ENDPOINT_VARIABLE}, or --endpoint,"
 _DELETING = "it is being deleted: try again later, or use another name"
@@ -73,11 +76,6 @@ def _is_code(*codes: str) -> Callable[[S2FramesError], bool]:
 
 def _is_a(kind: type[S2FramesError]) -> Callable[[S2FramesError], bool]:
     return lambda error: isinstance(error, kind)
-
-
-def _is_unreachable(error: S2FramesError) -> bool:
-    unreachable = (httpx.ConnectError, httpx.ConnectTimeout)
-    return isinstance(error, TransportError) and isinstance(error.__cause__, unreachable)
 
 
 def _may_be_repeated(error: S2FramesError) -> bool:
@@ -114,7 +112,8 @@ _HINTS: tuple[tuple[Callable[[S2FramesError], bool], str], ...] = (
     ),
     (_is_a(FencingTokenMismatch), "another writer has fenced the stream"),
     (_is_a(RangeNotSatisfiable), "start there or before"),
-    (_is_unreachable, f"is the service running there? {_ENDPOINTS} say where it is"),
+    (_is_a(CertificateError), f"SSL_CERT_FILE names what to trust; {_ENDPOINTS} say where it is"),
+    (_is_a(ConnectError), f"is the service running there? {_ENDPOINTS} say where it is"),
     (_may_be_repeated, "try again in a while"),
     (_is_not_s2, f"is that an S2 endpoint? {_ENDPOINTS} say where it is"),
 )
@@ -123,18 +122,16 @@ _HINTS: tuple[tuple[Callable[[S2FramesError], bool], str], ...] = (
 def explain(error: S2FramesError) -> str:
     """One line about `error`: what happened, what is durable, what to do."""
     hint = next((hint for fits, hint in _HINTS if fits(error)), None)
+    return "; ".join(part for part in (describe(error), hint) if part)
+
+
+def describe(error: S2FramesError) -> str:
+    """What `error` says: what happened, and what is durable. A long text loses its middle."""
     said = _without_token(str(error))
     if len(said) > _MAX_SAID_CHARS:
-        said = f"{said[:_MAX_SAID_CHARS]}..."
-    parts = [said, _durable(error), hint]
-    return "; ".join(part for part in parts if part)
-
-
-def _durable(error: S2FramesError) -> str | None:
-    if error.durable_messages is None:
-        return None
-    known = f"{count(error.durable_messages, 'message')} durable"
-    return f"{known}, more may be" if error.outcome is Outcome.UNKNOWN else known
+        # What is durable is said last.
+        said = f"{said[: _MAX_SAID_CHARS - _LAST_CHARS]}...{said[-_LAST_CHARS:]}"
+    return said
 
 
 def _without_token(text: str) -> str:

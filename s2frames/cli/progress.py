@@ -1,4 +1,4 @@
-"""Progress bars: on stderr, and only where that is a terminal."""
+"""Progress bars, and lines about retries: on stderr, and only where that is a terminal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from s2frames.cli.failures import is_terminal
+from s2frames.cli.failures import describe, is_terminal, say
+from s2frames.session import Retrying
 
-__all__ = ["progress_bar", "progress_count"]
+__all__ = ["progress_bar", "progress_count", "retry_lines"]
 
 
 @contextmanager
@@ -48,6 +49,20 @@ def progress_count(what: str) -> Iterator[Callable[[int], None]]:
             progress.update(task, advance=num_bytes, messages=num_messages)
 
         yield step
+
+
+def retry_lines() -> Callable[[Retrying], None] | None:
+    """What says a line for each failed attempt that is followed by another; None without terminal.
+
+    Ask before a progress bar is there: it puts itself in the place of stderr.
+    """
+    return _say_retrying if is_terminal(sys.stderr) else None
+
+
+def _say_retrying(event: Retrying) -> None:
+    # Who was interrupted knows it, and the attempt that would follow is not made.
+    if not isinstance(event.error.__cause__, KeyboardInterrupt):
+        say(f"retrying: {describe(event.error)}; again in {event.delay:.1f} s")
 
 
 def _progress(*columns: ProgressColumn, is_hidden: bool = False) -> Progress:

@@ -15,7 +15,7 @@ from s2frames.cli.exit_codes import ExitCode
 from s2frames.cli.failures import Failure, count, say, say_interrupted
 from s2frames.cli.inputs import STDIN, InputError, Lines, whole_files
 from s2frames.cli.options import Connection, connection_options
-from s2frames.cli.progress import progress_count
+from s2frames.cli.progress import progress_count, retry_lines
 from s2frames.events import Appended
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
 from s2frames_httpx import AppendSession
@@ -48,13 +48,13 @@ def write(
     connection: Connection,
 ) -> int:
     """Append each FILE as one message; without FILE, or where it is -, standard input."""
-    names = files or (STDIN,)
+    names, on_retry = files or (STDIN,), retry_lines()
     with ExitStack() as stack:
         report = _Report(as_json, stack.enter_context(progress_count("writing")))
         lines = stack.enter_context(Lines(names, DEFAULT_MAX_FRAME_BYTES)) if as_lines else None
         bunches = lines.bunches() if lines else whole_files(names, DEFAULT_MAX_FRAME_BYTES)
         stream = stack.enter_context(connection.stream(address))
-        session = stream.append_session(max_frame_bytes=DEFAULT_MAX_FRAME_BYTES)
+        session = stream.append_session(max_frame_bytes=DEFAULT_MAX_FRAME_BYTES, on_retry=on_retry)
         try:
             _append(session, bunches, report)
         except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from s2frames.embedded.json_records import append_ack_json, parse_append_input
 from s2frames.embedded.json_values import JsonError
 from s2frames.embedded.request import MediaType, RequestHead
 from s2frames.embedded.stream import Stream
-from s2frames.errors import RemoteProtocolError, ServiceError
+from s2frames.errors import RemoteProtocolError, ServiceError, TransportError
 from s2frames.records import AppendAck
 from s2frames.s2s import Message, MessageDecoder, Terminal, encode_message, encode_terminal
 from s2frames.wire import AppendInput, decode_append_input, encode_append_ack
@@ -98,7 +98,7 @@ class AppendSession(Exchange):
             return
         try:
             self._decoder.receive_eof()
-        except RemoteProtocolError as error:
+        except TransportError as error:
             self._fail(service_error("bad_frame", str(error)))
         self._ended = True
 

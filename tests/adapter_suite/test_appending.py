@@ -294,6 +294,9 @@ async def test_bad_input(
         {"match_seq_num": -1},
         {"fencing_token": "x" * 37},
         {"writer_id": "someone", "first_dedupe_seq": 0, "dedupe": False},
+        {"exclusive": True, "dedupe": False},
+        {"resume": "someone"},
+        {"retry": 3},
     ],
 )
 @pytest.mark.parametrize("s2", EMBEDDED_SCENES, indirect=True, ids=str)

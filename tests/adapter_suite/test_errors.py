@@ -20,6 +20,7 @@ from s2frames import (
     Settings,
     TransportError,
 )
+from s2frames.retry import Retry
 from s2frames_httpx import AsyncClient
 from scenes import Flavour, open_client
 from scripted_server import (
@@ -57,6 +58,8 @@ async def read(client: AsyncClient) -> object:
         return [received async for received in reading]
 
 
+ONCE = Retry(max_attempts=1)
+
 EVERYTHING = [call, append, append_alone, read]
 SESSIONS = [append, read]
 
@@ -64,8 +67,8 @@ every_work = pytest.mark.parametrize("work", EVERYTHING)
 
 
 async def error_at(url: str, flavour: Flavour, work: Work, **changes: Any) -> S2FramesError:
-    """The error in which that work at that URL ends."""
-    settings = Settings(endpoints=Endpoints.at(url), **changes)
+    """The error in which that work at that URL ends, tried once unless `changes` say otherwise."""
+    settings = Settings(endpoints=Endpoints.at(url), **{"retry": ONCE, **changes})
     async with open_client(flavour, settings) as client:
         with pytest.raises(S2FramesError) as raised:
             await work(client)
@@ -199,6 +202,8 @@ async def test_a_connection_that_is_closed_before_the_request(flavour: Flavour, 
 
 # An answer that takes too long. Nothing here depends on how long exactly.
 
+IMPATIENT = {"connect_timeout": 0.2, "request_timeout": 0.2}
+
 
 @every_work
 async def test_a_server_that_never_answers(flavour: Flavour, work: Work) -> None:
@@ -206,7 +211,7 @@ async def test_a_server_that_never_answers(flavour: Flavour, work: Work) -> None
         connection.receive_request()
         connection.wait_until_closed()
 
-    error = await error_with(script, flavour, work, request_timeout=0.2)
+    error = await error_with(script, flavour, work, **IMPATIENT)
     assert isinstance(error, TransportError)
 
 
@@ -217,7 +222,7 @@ async def test_a_server_that_stops_in_its_answer(flavour: Flavour, work: Work) -
         connection.send(head("200 OK", "content-length: 100") + b"{")
         connection.wait_until_closed()
 
-    error = await error_with(script, flavour, work, request_timeout=0.2)
+    error = await error_with(script, flavour, work, **IMPATIENT)
     assert isinstance(error, (TransportError, RemoteProtocolError))
 
 
@@ -237,7 +242,7 @@ async def test_a_server_that_never_reads(flavour: Flavour, work: Work) -> None:
 
     with scripted_server(script) as server:
         try:
-            error = await error_at(server.url, flavour, much, request_timeout=0.2)
+            error = await error_at(server.url, flavour, much, **IMPATIENT)
         finally:
             is_over.set()
     assert isinstance(error, TransportError)
@@ -258,13 +263,20 @@ async def test_a_server_that_never_reads(flavour: Flavour, work: Work) -> None:
         b"\x00\x00\x05\x60abcd",
         b"\x00\x00\x05\x40abcd",
         b"\x00\x00\x01\x80",
-        message(b"")[:3],
-        message(b"abcdefgh")[:7],
     ],
 )
 async def test_garbage_in_a_session(flavour: Flavour, work: Work, data: bytes) -> None:
     error = await error_with(says(session(data)), flavour, work)
     assert isinstance(error, RemoteProtocolError)
+
+
+@pytest.mark.parametrize("work", SESSIONS)
+@pytest.mark.parametrize("data", [message(b"")[:3], message(b"abcdefgh")[:7]])
+async def test_a_session_that_ends_inside_a_message(
+    flavour: Flavour, work: Work, data: bytes
+) -> None:
+    error = await error_with(says(session(data)), flavour, work)
+    assert isinstance(error, TransportError)
 
 
 @pytest.mark.parametrize("work", SESSIONS)

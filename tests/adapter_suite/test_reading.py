@@ -19,9 +19,11 @@ from s2frames import (
     RangeNotSatisfiable,
     ReceivedMessage,
     Record,
+    StreamPosition,
     make_frame_headers,
 )
-from s2frames.events import DropReason
+from s2frames.errors import ScanLimitExceeded
+from s2frames.events import DropReason, FrameDropped, GapDetected
 from s2frames.http import Request
 from s2frames.rest import Call
 from s2frames.wire import AppendInput, decode_append_ack, encode_append_input
@@ -95,6 +97,66 @@ async def test_limit(s2: World, limit: int) -> None:
         assert received.stats.frames == min(limit, 4)
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 5, 6, 100])
+async def test_the_last_messages(s2: World, last: int) -> None:
+    messages = [b"a", b"b" * 2_100_000, b"c", b"d" * 1_100_000, b"e"]
+    await append(s2, *messages)
+    assert await read_all(s2, last=last) == messages[-last:]
+
+
+async def test_the_last_of_an_empty_stream(s2: World) -> None:
+    assert await read_all(s2, last=3) == []
+
+
+async def test_the_last_messages_and_what_follows(s2: World) -> None:
+    await append(s2, b"a", b"b", b"c")
+    async with s2.stream.read_session(last=2, follow=True, limit=3) as messages:
+        iterator = aiter(messages)
+        assert [await anext(iterator), await anext(iterator)] == [b"b", b"c"]
+        await append(s2, b"d")
+        assert await anext(iterator) == b"d"
+
+
+async def test_the_last_messages_may_lie_too_far_back(s2: World) -> None:
+    await append(s2, b"a", *[b"x" * 1000] * 100)
+    with pytest.raises(ScanLimitExceeded) as raised:
+        await read_all(s2, last=101, max_scan_bytes=20_000)
+    assert 0 < raised.value.found < 101
+
+
+async def test_end(s2: World) -> None:
+    await append(s2, b"a", b"b" * 1_100_000, b"c", b"d")
+    assert await read_all(s2, end=0) == []
+    assert await read_all(s2, end=1) == [b"a"]
+    # A message that goes on beyond it is not complete.
+    assert await read_all(s2, end=2) == [b"a"]
+    assert await read_all(s2, end=4) == [b"a", b"b" * 1_100_000, b"c"]
+    assert await read_all(s2, start=3, end=4) == [b"c"]
+    assert await read_all(s2, end=99) == [b"a", b"b" * 1_100_000, b"c", b"d"]
+    assert await read_all(s2, end=4, follow=True) == [b"a", b"b" * 1_100_000, b"c"]
+
+
+async def test_until(s2: World) -> None:
+    async with s2.stream.append_session() as session:
+        for n in range(4):
+            await session.append(b"%d" % n, timestamp=1000 * n + 1000)
+    assert await read_all(s2, until=3000) == [b"0", b"1"]
+    assert await read_all(s2, until=1000) == []
+    assert await read_all(s2, until=9000) == [b"0", b"1", b"2", b"3"]
+    assert await read_all(s2, timestamp=2000, until=4000) == [b"1", b"2"]
+    assert await read_all(s2, until=3000, follow=True) == [b"0", b"1"]
+
+
+async def test_wait_ends_where_nothing_comes(s2: World) -> None:
+    await append(s2, b"a")
+    async with s2.stream.read_session(wait=1) as messages:
+        iterator = aiter(messages)
+        assert await anext(iterator) == b"a"
+        await append(s2, b"b")
+        assert await anext(iterator) == b"b"
+        assert [message async for message in iterator] == []
+
+
 async def test_frames_tell_where_messages_are(s2: World) -> None:
     await append(s2, b"a", b"b" * 1_100_000, writer_id="alice", first_dedupe_seq=0)
     async with s2.stream.read_session() as messages:
@@ -129,6 +191,16 @@ async def test_stats(s2: World) -> None:
         {"max_frame_bytes": 0},
         {"max_writers": 0},
         {"max_frame_bytes": 10, "max_buffered_bytes": 9},
+        {"last": 0},
+        {"last": 1, "start": 1},
+        {"last": 1, "timestamp": 1},
+        {"wait": -1},
+        {"wait": 1, "follow": True},
+        {"until": -1},
+        {"end": -1},
+        {"end": 2**64},
+        {"max_scan_bytes": 0},
+        {"retry": 3},
     ],
 )
 @pytest.mark.parametrize("s2", EMBEDDED_SCENES, indirect=True, ids=str)
@@ -188,6 +260,15 @@ async def test_caught_up_tells_the_tail(s2: World) -> None:
         tail = messages.caught_up
     # What is known of the tail comes with the records, after them, or not yet.
     assert tail is None or tail.seq_num in (2, 3)
+
+
+async def test_who_asks_is_told_when_all_was_read(s2: World) -> None:
+    await append(s2, b"a", b"b")
+    told: list[StreamPosition] = []
+    async with s2.stream.read_session(wait=1, on_caught_up=told.append) as messages:
+        seen = [len(told) async for _message in messages]
+    assert {position.seq_num for position in told} == {2}
+    assert seen == [0, 0]
 
 
 # Leaving
@@ -268,12 +349,26 @@ async def test_a_lost_message_is_an_error_and_iteration_goes_on(s2: World) -> No
         assert await anext(iterator) == b"ok"
         with pytest.raises(FrameLost) as raised:
             await anext(iterator)
-        assert (raised.value.event.reason, raised.value.event.start) == (
-            DropReason.LENGTH_MISMATCH,
-            1,
-        )
+        event = raised.value.event
+        assert isinstance(event, FrameDropped)
+        assert (event.reason, event.start) == (DropReason.LENGTH_MISMATCH, 1)
         assert await anext(iterator) == b"ok"
         assert [message async for message in messages] == []
+
+
+@pytest.mark.parametrize("s2", EMBEDDED_SCENES, indirect=True, ids=str)
+async def test_records_that_were_trimmed_unread_are_an_error(s2: World) -> None:
+    await append(s2, b"a", b"b", b"c", b"d")
+    await s2.stream.trim(3)
+    async with s2.stream.read_session(start=1) as messages:
+        iterator = aiter(messages)
+        with pytest.raises(FrameLost, match="records 1 to 2 were removed") as raised:
+            await anext(iterator)
+        assert raised.value.event == GapDetected(1, 3)
+        assert await anext(iterator) == b"d"
+    assert await read_all(s2, start=1, on_corrupt="skip") == [b"d"]
+    # From the beginning means from the first there is.
+    assert await read_all(s2) == [b"d"]
 
 
 async def test_lost_messages_can_be_skipped(s2: World) -> None:
@@ -289,7 +384,9 @@ async def test_a_message_that_is_too_large_is_lost(s2: World) -> None:
         iterator = aiter(messages)
         with pytest.raises(FrameLost) as raised:
             await anext(iterator)
-        assert raised.value.event.reason is DropReason.TOO_LARGE
+        event = raised.value.event
+        assert isinstance(event, FrameDropped)
+        assert event.reason is DropReason.TOO_LARGE
         assert await anext(iterator) == b"y"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from cli.shell import (
     append_record,
     at,
     error_of,
+    opened_stream,
     process,
     run,
 )
-from live_service import canned_service, refused_url
-from s2frames.checkpoint import Checkpoint
+from live_service import LiveService, canned_service, refused_url
+from s2frames.checkpoint import Checkpoint, LaneCheckpoint
 from s2frames.cli import read as read_module
 from s2frames.cli.address import StreamAddress
+from s2frames.cli.checkpoint_file import CheckpointFile
 from s2frames.cli.failures import Failure
 from s2frames.cli.outputs import Directory
 from s2frames.errors import TransportError
@@ -69,6 +72,10 @@ def test_an_empty_stream_is_nothing(url: str, stream: Stream) -> None:
         (["--timestamp", "2000"], "2 3 4"),
         (["--timestamp", "2001", "--limit", "1"], "3"),
         (["--follow", "--limit", "3"], "0 1 2"),
+        (["--last", "2"], "3 4"),
+        (["--last", "100"], "0 1 2 3 4"),
+        (["--last", "3", "--limit", "2"], "2 3"),
+        (["--last", "1", "--follow", "--limit", "1"], "4"),
     ],
 )
 def test_where_to_begin_and_to_end(
@@ -139,6 +146,137 @@ def test_records_of_no_message_are_told_of(url: str, stream: Stream) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "options",
+    list(
+        combinations(
+            [("--start", "0"), ("--timestamp", "0"), ("--last", "1"), ("--checkpoint", "file")], 2
+        )
+    ),
+)
+def test_beginnings_exclude_each_other(options: tuple[tuple[str, str], ...]) -> None:
+    (first, _), (second, _) = options
+    result = run("read", ADDRESS, *(word for option in options for word in option))
+    assert result.exit_code == 2
+    assert f"{first} and {second} exclude each other" in error_of(result)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x"])
+def test_the_last_are_at_least_one(number: str) -> None:
+    assert run("read", ADDRESS, "--last", number).exit_code == 2
+
+
+# Checkpoints
+
+
+def test_each_run_goes_on_where_the_last_one_stopped(
+    url: str, stream: Stream, tmp_path: Path
+) -> None:
+    file = tmp_path / "checkpoint"
+    args = ("read", ADDRESS, "--checkpoint", str(file))
+    assert run(*args, env=at(url)).stdout == ""
+    append(stream, b"0", b"1", b"2" * 2_000_000, b"3")
+    assert run(*args, "--limit", "1", env=at(url)).stdout == "0\n"
+    assert Checkpoint.from_json(file.read_text()) == Checkpoint(1, 1, stored_lanes(file))
+    assert run(*args, "--limit", "2", env=at(url)).stdout == "1\n" + "2" * 2_000_000 + "\n"
+    assert run(*args, env=at(url)).stdout == "3\n"
+    assert run(*args, env=at(url)).stdout == ""
+    append(stream, b"4")
+    assert run(*args, env=at(url)).stdout == "4\n"
+    assert os.listdir(tmp_path) == ["checkpoint"]
+
+
+def stored_lanes(file: Path) -> tuple[LaneCheckpoint, ...]:
+    return Checkpoint.from_json(file.read_text()).lanes
+
+
+def test_a_message_that_could_not_be_stored_is_read_again(
+    url: str, stream: Stream, tmp_path: Path
+) -> None:
+    append(stream, b"0", b"1", b"2")
+    folder, file = tmp_path / "out", tmp_path / "checkpoint"
+    folder.mkdir()
+    in_the_way = folder / f"{1:020}"
+    in_the_way.touch()
+    args = ("read", ADDRESS, "--checkpoint", str(file), "--output", str(folder))
+    assert run(*args, env=at(url)).exit_code == 1
+    in_the_way.unlink()
+    assert run(*args, env=at(url)).exit_code == 0
+    assert files(folder) == {0: b"0", 1: b"1", 2: b"2"}
+
+
+def test_a_lost_message_is_told_once(url: str, stream: Stream, tmp_path: Path) -> None:
+    append(stream, b"before")
+    append_broken_frame(url, stream)
+    args = ("read", ADDRESS, "--checkpoint", str(tmp_path / "checkpoint"))
+    assert run(*args, env=at(url)).exit_code == 1
+    append(stream, b"after")
+    result = run(*args, env=at(url))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "after\n", "")
+
+
+def test_what_was_trimmed_since_the_last_run_is_an_error(
+    url: str, stream: Stream, tmp_path: Path
+) -> None:
+    append(stream, b"0", b"1", b"2")
+    args = ("read", ADDRESS, "--checkpoint", str(tmp_path / "checkpoint"))
+    run(*args, "--limit", "1", env=at(url))
+    stream.trim(2)
+    result = run(*args, env=at(url))
+    assert (result.exit_code, result.stdout) == (1, "2\n")
+    assert result.stderr == (
+        f"error: {ADDRESS}: records 1 to 1 were removed from the stream before they were read\n"
+    )
+
+
+def test_ctrl_c_notes_where_it_stopped(url: str, stream: Stream, tmp_path: Path) -> None:
+    append(stream, b"0", b"1")
+    args = ("read", ADDRESS, "--checkpoint", str(tmp_path / "checkpoint"))
+    with process(*args, "--follow", env=at(url)) as reading:
+        assert reading.stdout is not None
+        assert [reading.stdout.readline() for _ in range(2)] == [b"0\n", b"1\n"]
+        reading.send_signal(signal.SIGINT)
+        _, errors = reading.communicate(timeout=PATIENCE)
+    assert (reading.returncode, errors) == (0, b"")
+    append(stream, b"2")
+    # The last one may have been written and not yet noted.
+    assert run(*args, env=at(url)).stdout in ("2\n", "1\n2\n")
+
+
+def test_a_run_that_is_killed_leaves_a_recent_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each message is noted at once when it is time to."""
+    monkeypatch.setattr(read_module, "_SAVE_INTERVAL", 0.0)
+    file = CheckpointFile(tmp_path / "checkpoint")
+    seen: list[int] = []
+
+    class Spy(Directory):
+        def put(self, start: int, payload: bytes) -> None:
+            noted = file.load()
+            seen.append(-1 if noted is None else noted.read_from)
+            super().put(start, payload)
+
+    copying = read_module._Copying(StreamAddress(BASIN, "room/1"), Spy(tmp_path / "out"), file)
+    session: Any = LostSession(3)
+    with pytest.raises(Failure, match=r"it broke; .*run this again to go on"):
+        copying.run(session, lambda _num_bytes: None)
+    assert seen == [-1, 1, 2]
+    assert file.load() == Checkpoint(3, 3, ())
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "{}", "[1]", '{"s2frames_checkpoint": 99}'])
+def test_a_file_that_is_no_checkpoint(url: str, stream: Stream, tmp_path: Path, text: str) -> None:
+    append(stream, b"0")
+    file = tmp_path / "precious"
+    file.write_text(text)
+    result = run("read", ADDRESS, "--checkpoint", str(file), env=at(url))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert error_of(result).startswith(f"{file}: ")
+    assert "checkpoint" in error_of(result)
+    assert file.read_text() == text
+
+
 # What the service says
 
 
@@ -197,22 +335,36 @@ def test_what_is_no_s2(status: int, headers: dict[str, str], body: bytes) -> Non
     assert "is that an S2 endpoint?" in error_of(result)
 
 
+def test_a_service_that_is_gone_for_a_moment_is_no_event() -> None:
+    with LiveService() as service, opened_stream(service.url) as stream:
+        append(stream, b"0", b"1")
+        service.be_gone_for(0.3)
+        result = run("read", ADDRESS, env=at(service.url))
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "0\n1\n", "")
+        service.be_gone_for(0.3)
+        result = run("write", ADDRESS, env=at(service.url), stdin=b"2")
+        assert (result.exit_code, result.stderr) == (0, "1 message, 1 byte durable\n")
+        assert list(stream.read_session()) == [b"0", b"1", b"2"]
+
+
 class LostSession:
     """A session whose connection breaks after some messages."""
 
     def __init__(self, num_messages: int) -> None:
         self.left = num_messages
         self.stats = ReaderStats()
+        self.taken = 0
 
     def frames(self) -> Iterator[ReceivedMessage[bytes]]:
         """The messages, then the error."""
         for start in range(self.left):
+            self.taken = start + 1
             yield ReceivedMessage(b"x", start, start + 1, 0, None, ())
         raise TransportError("it broke")
 
     def checkpoint(self) -> Checkpoint:
         """Where to go on."""
-        return Checkpoint(self.left, self.left, ())
+        return Checkpoint(self.taken, self.taken, ())
 
 
 @pytest.mark.parametrize("num_messages", [0, 3])

@@ -82,6 +82,43 @@ def test_error_shows_the_beginning_of_a_page() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("1", 0.001),
+        ("2500", 2.5),
+        ("9999999999", 9_999_999.999),
+        # Anything else is none.
+        ("10000000000", None),
+        ("", None),
+        (" 5", None),
+        ("-5", None),
+        ("+5", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("\u0665", None),
+        ("\xb2", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("9" * 10_000, None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "body"), [(429, b"{}"), (412, b'{"seq_num_mismatch":1}'), (503, b"<html>")]
+)
+def test_the_wait_that_is_asked_for(
+    status: int, body: bytes, value: str, seconds: float | None
+) -> None:
+    error = parse_error(status, body, {"retry-after-ms": value, "retry-after": "77"})
+    assert error.retry_after == seconds
+
+
+def test_a_wait_that_is_not_asked_for() -> None:
+    assert parse_error(429, b"{}", {"retry-after": "5"}).retry_after is None
+    assert parse_error(429, b"{}", {}).retry_after is None
+    assert parse_error(429, b"{}").retry_after is None
+
+
+@pytest.mark.parametrize(
     ("body", "expected"),
     [
         (b"", ""),

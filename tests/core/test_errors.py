@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,15 +12,25 @@ import pytest
 from s2frames import errors
 from s2frames.errors import (
     AppendConditionFailed,
+    CertificateError,
     CodecError,
+    ConnectError,
     FencingTokenMismatch,
     FrameLost,
+    FrameSizeError,
+    LocalProtocolError,
     Outcome,
     RangeNotSatisfiable,
+    RemoteProtocolError,
     S2FramesError,
+    ScanLimitExceeded,
     SeqNumMismatch,
     ServiceError,
+    TransportError,
+    WriterConflict,
+    WriterNotFound,
 )
+from s2frames.events import DropReason, FrameDropped, GapDetected
 from s2frames.records import StreamPosition
 
 
@@ -57,6 +70,7 @@ def test_an_error_by_itself_says_nothing_of_an_outcome() -> None:
     error = S2FramesError("no")
     assert error.outcome is None
     assert error.durable_messages is None
+    assert error.attempts is None
 
 
 def test_outcomes() -> None:
@@ -80,6 +94,10 @@ EXAMPLES = [
         "the read starts beyond the tail, which is at sequence number 7",
     ),
     (CodecError("not JSON"), "not JSON"),
+    (
+        ScanLimitExceeded(3, 5, 1000),
+        "only 3 of the last 5 messages lie in the stream's last 1000 bytes (max_scan_bytes)",
+    ),
 ]
 
 
@@ -101,6 +119,8 @@ def test_messages(error: S2FramesError, message: str) -> None:
             RangeNotSatisfiable(StreamPosition(7, 9)),
             {"status": 416, "code": None, "tail": StreamPosition(7, 9)},
         ),
+        (ServiceError(500, None, ""), {"retry_after": None}),
+        (ScanLimitExceeded(1, 2, 3), {"found": 1, "wanted": 2, "max_scan_bytes": 3}),
         (CodecError("no"), {"start": None, "end": None, "payload": None}),
         (
             CodecError("no", start=3, end=5, payload=b"{"),
@@ -110,6 +130,94 @@ def test_messages(error: S2FramesError, message: str) -> None:
 )
 def test_attributes(error: S2FramesError, attributes: dict[str, Any]) -> None:
     assert {name: getattr(error, name) for name in attributes} == attributes
+
+
+@pytest.mark.parametrize(
+    ("attempts", "durable", "outcome", "words"),
+    [
+        (None, None, None, "no"),
+        (1, None, None, "no"),
+        (2, None, None, "no; tried 2 times"),
+        (None, 0, Outcome.NOT_APPLIED, "no; 0 messages durable"),
+        (None, 1, Outcome.NOT_APPLIED, "no; 1 message durable"),
+        (1, 2, Outcome.UNKNOWN, "no; 2 messages durable, more may be"),
+        (9, 1, Outcome.UNKNOWN, "no; tried 9 times; 1 message durable, more may be"),
+        # A call has no messages.
+        (3, None, Outcome.UNKNOWN, "no; tried 3 times"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [lambda: S2FramesError("no"), lambda: ServiceError(500, None, "no"), lambda: CodecError("no")],
+)
+def test_the_text_says_what_became_of_it(
+    make: Callable[[], S2FramesError],
+    attempts: int | None,
+    durable: int | None,
+    outcome: Outcome | None,
+    words: str,
+) -> None:
+    error = make()
+    error.attempts, error.durable_messages, error.outcome = attempts, durable, outcome
+    assert str(error) == words
+
+
+def examples() -> list[S2FramesError]:
+    """One of each kind."""
+    message_only = [
+        S2FramesError,
+        LocalProtocolError,
+        FrameSizeError,
+        RemoteProtocolError,
+        TransportError,
+        ConnectError,
+        CertificateError,
+        AppendConditionFailed,
+        WriterConflict,
+        WriterNotFound,
+    ]
+    return [
+        *(kind("what went wrong") for kind in message_only),
+        CodecError("no JSON", start=1, end=2, payload=b"x"),
+        ServiceError(503, "unavailable", "later"),
+        SeqNumMismatch(42),
+        FencingTokenMismatch("t"),
+        RangeNotSatisfiable(StreamPosition(7, 9)),
+        FrameLost(GapDetected(3, 5)),
+        FrameLost(FrameDropped(DropReason.OVERFLOW, "w", 1, 2, "detail")),
+        ScanLimitExceeded(1, 2, 3),
+    ]
+
+
+def test_there_is_an_example_of_each() -> None:
+    assert {type(error).__name__ for error in examples()} == set(real_tree())
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda error: pickle.loads(pickle.dumps(error)),  # noqa: S301  # our own
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("error", examples(), ids=lambda error: type(error).__name__)
+def test_an_error_can_be_copied_with_all_that_it_says(name: str, error: S2FramesError) -> None:
+    error.attempts, error.durable_messages, error.outcome = 3, 7, Outcome.UNKNOWN
+    if isinstance(error, ServiceError):
+        error.retry_after = 2.5
+    copied = COPIES[name](error)
+    assert type(copied) is type(error)
+    assert vars(copied) == vars(error)
+    assert copied.args == error.args
+    assert copied.outcome is Outcome.UNKNOWN
+    assert str(copied) == str(error)
+    assert "tried 3 times; 7 messages durable, more may be" in str(copied)
+
+
+def test_who_could_not_connect_sent_nothing_and_is_a_matter_of_transport() -> None:
+    assert issubclass(CertificateError, ConnectError)
+    assert issubclass(ConnectError, TransportError)
 
 
 def test_frame_lost_speaks_in_the_words_of_its_event() -> None:

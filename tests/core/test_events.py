@@ -100,6 +100,13 @@ def test_describe(writer_id: str | None, words: str) -> None:
     assert str(FrameLost(drop)) == words
 
 
+def test_describe_a_gap() -> None:
+    gap = GapDetected(3, 7)
+    words = "records 3 to 6 were removed from the stream before they were read"
+    assert gap.describe() == words
+    assert str(FrameLost(gap)) == words
+
+
 def test_describe_takes_one_line_whatever_a_writer_is_called() -> None:
     drop = FrameDropped(DropReason.OVERFLOW, "a\nb\x1b[2J", 7, 9, "detail")
     assert "\n" not in drop.describe()

@@ -30,8 +30,9 @@ from s2frames.events import (
 from s2frames.inbox import Inbox, ReceivedMessage
 from s2frames.read import ReadEvent, ReadProtocol
 from s2frames.records import Record, SequencedRecord, StreamPosition
+from s2frames.retry import Retry
 from s2frames.s2s import encode_message
-from s2frames.session import SessionEnded
+from s2frames.session import Retrying, SessionEnded
 from s2frames.settings import ReadSettings
 
 
@@ -73,9 +74,10 @@ OTHERS: list[ReadEvent] = [
     DuplicateDropped("w", 3, 1),
     CommandReceived(3, 9, b"fence", b"t"),
     RecordReceived(SequencedRecord(3, 9)),
-    GapDetected(3, 5),
+    GapDetected(0, 5),
     WriterForgotten("w", 3),
     CaughtUp(StreamPosition(3, 9)),
+    Retrying(TransportError("lost"), 1, 0.1),
     SessionEnded(None),
 ]
 
@@ -106,6 +108,49 @@ def test_a_lost_message(reason: DropReason) -> None:
         assert caught.value.event is event
         # The next event may be taken.
         assert inbox.take(received(b"x")) is not None
+
+
+@pytest.mark.parametrize("expected", [1, 3, 2**64 - 2])
+def test_records_that_were_removed(expected: int) -> None:
+    event = GapDetected(expected, expected + 1)
+    assert Inbox(BYTES, "skip").take(event) is None
+    inbox = Inbox(BYTES)
+    words = f"^records {expected} to {expected} were removed from the stream"
+    with pytest.raises(FrameLost, match=words) as caught:
+        inbox.take(event)
+    assert caught.value.event is event
+    assert inbox.take(received(b"x")) is not None
+
+
+@pytest.mark.parametrize("on_corrupt", ["raise", "skip"])
+def test_who_starts_at_0_takes_what_there_is(on_corrupt: Any) -> None:
+    assert Inbox(BYTES, on_corrupt).take(GapDetected(0, 2**63)) is None
+
+
+# Listeners
+
+
+def test_listeners() -> None:
+    retries: list[Retrying] = []
+    tails: list[StreamPosition] = []
+    inbox = Inbox(BYTES, on_retry=retries.append, on_caught_up=tails.append)
+    again = Retrying(TransportError("lost"), 2, 0.5)
+    told: list[ReadEvent] = [
+        again,
+        CaughtUp(StreamPosition(3, 9)),
+        again,
+        CaughtUp(StreamPosition(4, 9)),
+    ]
+    for event in told:
+        assert inbox.take(event) is None
+    assert retries == [again, again]
+    assert tails == [StreamPosition(3, 9), StreamPosition(4, 9)]
+    # Of nothing else are they told.
+    for event in OTHERS:
+        if not isinstance(event, (Retrying, CaughtUp)):
+            inbox.take(event)
+    inbox.take(received(b"x"))
+    assert (len(retries), len(tails)) == (2, 2)
 
 
 @pytest.mark.parametrize("on_corrupt", ["", "RAISE", "ignore", None, True, 1, [], b"raise"])
@@ -189,7 +234,7 @@ def test_iteration_goes_on_after_errors(on_corrupt: Any, expected: list[object])
         chunk(b"reeee", seq=4, writer="w"),
         head(b"four", seq=5, writer="w"),
     ]
-    protocol = ReadProtocol(TARGET, ReadSettings())
+    protocol = ReadProtocol(TARGET, ReadSettings(retry=Retry(max_attempts=1)), random=lambda: 0.0)
     protocol.data_to_send(0.0)
     protocol.receive_response(1, 200, {"content-type": "s2s/proto"}, 0.0)
     protocol.receive_data(1, b"".join(encode_message(encode(place(records)))), 0.0)

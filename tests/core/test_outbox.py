@@ -22,8 +22,9 @@ from s2frames.errors import (
 )
 from s2frames.events import Appended, FramesDurable
 from s2frames.outbox import Outbox
+from s2frames.retry import Retry
 from s2frames.s2s import MessageDecoder, encode_message, encode_terminal
-from s2frames.session import SendData, SessionEnded
+from s2frames.session import Retrying, SendData, SessionEnded
 from s2frames.settings import AppendSettings
 from s2frames.wire import decode_append_input, encode_append_ack
 
@@ -300,7 +301,7 @@ class Deaf:
 
 
 def test_a_listener_that_raises_hides_nothing_from_the_others() -> None:
-    line = Line()
+    line = Line(retry=Retry(max_attempts=1))
     heard: list[Appended] = []
     deaf = Deaf()
     with (
@@ -311,6 +312,8 @@ def test_a_listener_that_raises_hides_nothing_from_the_others() -> None:
             listener.put("x", now=0.0)
         (count,) = line.sent()
         line.ack(count)
+        line.outbox.put("more", now=0.0)
+        line.sent()
         line.protocol.connection_lost(1, TransportError("lost"), 0.0)
         line.take()
         with pytest.raises(ZeroDivisionError):
@@ -338,6 +341,22 @@ def test_news_comes_after_the_bookkeeping() -> None:
         line.deliver()
         listener.tell()
     assert seen == [Appended(0, 1)]
+
+
+def test_each_attempt_that_failed_is_told() -> None:
+    line = Line()
+    told: list[Retrying] = []
+    outbox = Outbox(line.protocol, TEXT, on_retry=told.append)
+    again = Retrying(TransportError("lost"), 1, 0.1)
+    event = FramesDurable(0, 1, make_ack(0, 1), 0, [1])
+    with outbox.watching(0):
+        outbox.take([again, event, again])
+        assert told == [again, again]
+        assert outbox.result(0) == Appended(0, 1)
+    outbox.check()
+    # Nobody has to listen, and it is no error.
+    line.outbox.take([again])
+    line.outbox.check()
 
 
 def test_events_are_taken_as_they_are() -> None:

@@ -1,26 +1,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from random import Random
 from typing import Any, get_args
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
+from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drive import TARGET, Client, World, random_cut
-from frames import chunk, encode, frame, head, place
+from drive import TARGET, World, random_cut
+from frames import chunk, frame, head
+from reading import (
+    JSON,
+    LOST,
+    ONCE,
+    SESSION,
+    A,
+    B,
+    C,
+    advised,
+    answer,
+    batch,
+    error_in,
+    events_of,
+    heartbeat,
+    make,
+    opened_by,
+    opening,
+    payloads,
+    query_of,
+    read_to_the_end,
+    reading,
+)
 from s2frames.append import AppendProtocol, AppendState
 from s2frames.checkpoint import Checkpoint, LaneCheckpoint
 from s2frames.compression import Compression
 from s2frames.errors import (
+    CertificateError,
+    ConnectError,
     LocalProtocolError,
     RangeNotSatisfiable,
     RemoteProtocolError,
-    S2FramesError,
     ServiceError,
     TransportError,
 )
@@ -34,7 +58,6 @@ from s2frames.events import (
     ReaderEvent,
 )
 from s2frames.read import (
-    LIVENESS_TIMEOUT,
     TRANSITIONS,
     ReadEvent,
     ReadInput,
@@ -42,50 +65,33 @@ from s2frames.read import (
     ReadState,
 )
 from s2frames.records import Record, StreamPosition, fence
-from s2frames.s2s import encode_message, encode_terminal
-from s2frames.session import CloseRequest, EndData, OpenRequest, SessionEnded
-from s2frames.settings import AppendSettings, Endpoints, ReadSettings, Settings
+from s2frames.s2s import encode_terminal
+from s2frames.session import Action, CloseRequest, OpenRequest, Retrying, SessionEnded
+from s2frames.settings import LIVENESS_TIMEOUT, AppendSettings, Endpoints, Settings
 from s2frames.target import StreamTarget
 from s2frames.u64 import U64_MAX
 
-SESSION = {"content-type": "s2s/proto"}
-JSON = {"content-type": "application/json"}
-LOST = TransportError("the cable was cut")
 SECRET = "token-hunter2"
 
 
-def make(target: StreamTarget = TARGET, **options: Any) -> ReadProtocol:
-    return ReadProtocol(target, ReadSettings(**options))
+def draining() -> ReadProtocol:
+    machine = reading(batch(A))
+    machine.receive_eof(1, 0.0)
+    return machine
 
 
-def batch(records: Sequence[Record], start: int = 0, tail: int | None = None) -> bytes:
-    """Records as a message of the answer."""
-    return b"".join(encode_message(encode(place(records, start), tail)))
-
-
-def heartbeat(tail: int) -> bytes:
-    return batch([], tail=tail)
-
-
-def opening(**options: Any) -> ReadProtocol:
-    """A session that has asked and was not answered yet."""
-    machine = make(**options)
+def preparing() -> ReadProtocol:
+    """A session that searches for the last message."""
+    machine = make(last=1)
     machine.data_to_send(0.0)
     return machine
 
 
-def reading(*data: bytes, **options: Any) -> ReadProtocol:
-    """A session whose answer is arriving."""
-    machine = opening(**options)
-    machine.receive_response(1, 200, SESSION, 0.0)
-    for piece in data:
-        machine.receive_data(1, piece, 0.0)
-    return machine
-
-
-def draining() -> ReadProtocol:
-    machine = reading()
-    machine.receive_eof(1, 0.0)
+def waiting() -> ReadProtocol:
+    """A session whose first attempt has failed."""
+    machine = opening()
+    machine.connection_lost(1, TransportError("lost"), 0.0)
+    assert [type(event) for event in machine.events_received()] == [Retrying]
     return machine
 
 
@@ -96,36 +102,23 @@ def ended() -> ReadProtocol:
 
 
 def failed() -> ReadProtocol:
-    machine = reading(encode_terminal(500, b"{}"))
+    machine = reading(encode_terminal(500, b"{}"), retry=ONCE)
     list(machine.events_received())
     machine.data_to_send(0.0)
     return machine
 
 
-def events_of(machine: ReadProtocol) -> list[ReadEvent]:
-    return list(machine.events_received())
-
-
-def payloads(events: Iterable[ReadEvent]) -> list[bytes]:
-    return [event.payload for event in events if isinstance(event, FrameReceived)]
-
-
-def error_in(machine: ReadProtocol) -> S2FramesError:
-    """The error that ended the session, which must be the last event."""
-    last = events_of(machine)[-1]
-    assert isinstance(last, SessionEnded)
-    assert last.error is not None
-    assert machine.state is ReadState.FAILED
-    assert machine.is_over
-    return last.error
-
-
-A, B, C = [head(b"a")], [head(b"b")], [head(b"c")]
-
-
 # States
 
 OVER = (ReadState.ENDED, ReadState.FAILED)
+
+# Where time or somebody else has to do the next step.
+WAITS_FOR_SOMETHING = (
+    ReadState.PREPARING,
+    ReadState.OPENING,
+    ReadState.READING,
+    ReadState.WAITING,
+)
 
 
 @pytest.mark.parametrize("happened", ReadInput)
@@ -146,15 +139,17 @@ def test_what_is_not_in_the_table_is_a_protocol_error(
 
 def test_the_table_leaves_nothing_out() -> None:
     assert {state for state, _ in TRANSITIONS} == set(ReadState) - set(OVER)
-    assert set(TRANSITIONS.values()) == set(ReadState) - {ReadState.IDLE}
+    assert set(TRANSITIONS.values()) == set(ReadState)
     assert {happened for _, happened in TRANSITIONS} == set(ReadInput)
 
 
 STATES: dict[ReadState, Callable[[], ReadProtocol]] = {
     ReadState.IDLE: make,
+    ReadState.PREPARING: preparing,
     ReadState.OPENING: opening,
     ReadState.READING: reading,
     ReadState.DRAINING: draining,
+    ReadState.WAITING: waiting,
     ReadState.ENDED: ended,
     ReadState.FAILED: failed,
 }
@@ -170,20 +165,20 @@ STIMULI: dict[str, Callable[[ReadProtocol], object]] = {
     "data": lambda m: m.receive_data(1, batch(A), 1.0),
     "end": lambda m: m.receive_eof(1, 1.0),
     "loss": lambda m: m.connection_lost(1, LOST, 1.0),
-    "early": lambda m: m.handle_timeout(7.9),
+    "taken": lambda m: m.bytes_accepted(1, 9, 1.0),
+    "early": lambda m: m.handle_timeout(0.09),
     "late": lambda m: m.handle_timeout(1e9),
 }
 
 # Where a stimulus leads, if it leads anywhere.
 REACTIONS: dict[ReadState, dict[str, ReadState]] = {
     ReadState.IDLE: {"start": ReadState.OPENING, "close": ReadState.ENDED},
+    ReadState.PREPARING: {"close": ReadState.ENDED},
     ReadState.OPENING: {
         "answer": ReadState.READING,
         "refusal": ReadState.READING,
         "page": ReadState.FAILED,
-        "end": ReadState.FAILED,
-        "loss": ReadState.DRAINING,
-        "late": ReadState.DRAINING,
+        **dict.fromkeys(["end", "loss", "late"], ReadState.DRAINING),
         "close": ReadState.ENDED,
     },
     ReadState.READING: {
@@ -192,6 +187,7 @@ REACTIONS: dict[ReadState, dict[str, ReadState]] = {
         "close": ReadState.ENDED,
     },
     ReadState.DRAINING: {"take": ReadState.ENDED, "close": ReadState.ENDED},
+    ReadState.WAITING: {"late": ReadState.IDLE, "close": ReadState.ENDED},
     ReadState.ENDED: {},
     ReadState.FAILED: {},
 }
@@ -205,8 +201,7 @@ def test_what_happens_in_each_state(state: ReadState, name: str) -> None:
     STIMULI[name](machine)
     expected = REACTIONS[state].get(name, state)
     assert machine.state is expected
-    if expected in (ReadState.OPENING, ReadState.READING):
-        # Somebody is waited for.
+    if expected in WAITS_FOR_SOMETHING:
         assert machine.next_timeout() is not None
     elif expected is not ReadState.IDLE:
         assert machine.next_timeout() is None
@@ -227,27 +222,34 @@ def test_a_session_that_ended_says_nothing_more(
 
 # Any calls
 
-request_ids = st.sampled_from([-1, 0, 1, 1, 1, 1, 2])
+# Of a request: the one that was made last, mostly, or another one.
+requests = st.sampled_from([0, 0, 0, 0, 0, 0, -1, 1])
 times = st.floats(0, 100) | st.just(float("inf"))
-statuses = st.sampled_from([100, 200, 200, 200, 204, 301, 404, 416, 500, 999])
+statuses = st.sampled_from([100, 200, 200, 200, 204, 301, 404, 416, 500, 503, 999])
+TAIL = b'{"tail":{"seq_num":7,"timestamp":99}}'
 pieces = st.sampled_from(
     [
         batch(A),
         batch(B, 1),
         batch(C, 2, tail=3),
+        advised(batch(A)),
+        advised(heartbeat(3)),
         batch(frame([b"a", b"b"]))[:9],
         batch(frame([b"a", b"b"]), 5),
         batch([head(b"a", records=2, size=2)], 7, tail=8),
         heartbeat(3),
+        TAIL,
         b"",
         b"<html>",
         b"\0\0\0\0",
         encode_terminal(416, b'{"tail":{"seq_num":1,"timestamp":2}}'),
         encode_terminal(500, b""),
+        encode_terminal(503, b'{"code":"server_draining","message":""}'),
         b"\xff" * 9,
     ]
 ) | st.binary(max_size=12)
-answer_headers = st.sampled_from([{}, SESSION, SESSION, JSON, {"content-type": ""}])
+answer_headers = st.sampled_from([{}, SESSION, SESSION, SESSION, JSON, {"content-type": ""}])
+losses = st.sampled_from([TransportError, ConnectError, CertificateError]).map(lambda e: e("lost"))
 
 CALLS: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
     "close": st.just(()),
@@ -256,63 +258,120 @@ CALLS: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
     "next_timeout": st.just(()),
     "handle_timeout": st.tuples(times),
     "start_waiting": st.tuples(times),
-    "receive_response": st.tuples(request_ids, statuses, answer_headers, times),
-    "receive_data": st.tuples(request_ids, pieces, times),
-    "receive_eof": st.tuples(request_ids, times),
-    "connection_lost": st.tuples(request_ids, st.builds(TransportError, st.just("lost")), times),
+    "bytes_accepted": st.tuples(requests, st.integers(0, 9), times),
+    "receive_response": st.tuples(requests, statuses, answer_headers, times),
+    "receive_data": st.tuples(requests, pieces, times),
+    "receive_eof": st.tuples(requests, times),
+    "connection_lost": st.tuples(requests, losses, times),
 }
-_OFTEN = ["data_to_send", "receive_response", "receive_data", "events_received"]
+_OF_A_REQUEST = {
+    "bytes_accepted",
+    "receive_response",
+    "receive_data",
+    "receive_eof",
+    "connection_lost",
+}
+_OFTEN = ["data_to_send", "receive_response", "receive_data", "events_received", "handle_timeout"]
 calls = st.lists(
-    st.sampled_from([*CALLS, *_OFTEN, *_OFTEN]).flatmap(
+    st.sampled_from([*(name for name in CALLS if name != "close"), *_OFTEN, *_OFTEN]).flatmap(
         lambda name: st.tuples(st.just(name), CALLS[name])
     ),
-    max_size=30,
+    max_size=40,
 )
-options = st.fixed_dictionaries(
-    {"follow": st.booleans(), "limit": st.none() | st.integers(1, 3)},
-    optional={"start": st.integers(0, 3), "dedupe": st.booleans()},
+starts = st.sampled_from([{}, {"start": 3}, {"timestamp": 0}, {"last": 1}, {"last": 2}])
+ends = st.sampled_from([{}, {"follow": True}, {"wait": 1}, {"wait": 30}])
+more_options = st.fixed_dictionaries(
+    {},
+    optional={
+        "limit": st.integers(1, 3),
+        "end": st.integers(0, 6),
+        "until": st.integers(0, 6),
+        "dedupe": st.booleans(),
+    },
 )
 
 
-@settings(max_examples=300)
-@given(calls, options, st.integers(0, 3))
-def test_whatever_is_called_no_error_escapes(
-    made: list[tuple[str, tuple[Any, ...]]], chosen: dict[str, Any], taken: int
+@define(eq=False)
+class Puppet:
+    """A session, and what came out of it."""
+
+    machine: ReadProtocol
+    events: list[ReadEvent] = field(factory=list)
+    #: The requests that are open.
+    open: set[int] = field(factory=set)
+    last_request: int = 0
+
+    def call(self, name: str, arguments: tuple[Any, ...], taken: int) -> None:
+        if name in _OF_A_REQUEST:
+            arguments = (self.last_request + arguments[0], *arguments[1:])
+        returned = getattr(self.machine, name)(*arguments)
+        if name == "events_received":
+            self.events += islice(returned, taken)
+        elif name == "data_to_send":
+            self.do(returned)
+        elif name in ("receive_eof", "connection_lost"):
+            self.open.discard(arguments[0])
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, OpenRequest):
+                assert not self.open, "two requests at once"
+                assert action.request_id > self.last_request
+                self.last_request = action.request_id
+                self.open.add(action.request_id)
+            elif isinstance(action, CloseRequest):
+                self.open.discard(action.request_id)
+
+    def settle(self, now: float) -> None:
+        """Do all that can be done without anybody else."""
+        while True:
+            actions = self.machine.data_to_send(now)
+            self.do(actions)
+            events = events_of(self.machine)
+            self.events += events
+            if not actions and not events:
+                return
+
+
+@settings(max_examples=400)
+@given(calls, starts, ends, more_options, st.integers(0, 3), st.booleans())
+def test_whatever_is_called_no_error_escapes_and_no_deadline_is_missing(
+    made: list[tuple[str, tuple[Any, ...]]],
+    start: dict[str, Any],
+    end: dict[str, Any],
+    more: dict[str, Any],
+    taken: int,
+    settles: bool,
 ) -> None:
-    machine = make(**chosen)
-    events: list[ReadEvent] = []
-    was_closed = False
+    puppet = Puppet(make(**start, **end, **more))
+    machine = puppet.machine
     # All that the user could get wrong was checked when the settings were made.
     for name, arguments in made:
         had_ended, state = machine.is_over, machine.state
-        returned = getattr(machine, name)(*arguments)
-        if name == "events_received":
-            events += islice(returned, taken)
-        was_closed |= name == "close"
+        puppet.call(name, arguments, taken)
         assert isinstance(machine.state, ReadState)
         assert not had_ended or machine.state is state
-        if machine.state in (ReadState.OPENING, ReadState.READING):
+        if machine.state in (ReadState.OPENING, ReadState.READING, ReadState.WAITING):
             assert machine.next_timeout() is not None
-    events += machine.events_received()
-    assert machine.checkpoint().seen_through >= chosen.get("start", 0)
-    endings = [i for i, event in enumerate(events) if isinstance(event, SessionEnded)]
-    if not was_closed:
-        assert endings == ([len(events) - 1] if machine.is_over else [])
-    assert len(payloads(events)) <= (chosen["limit"] or len(events))
+        if settles:
+            puppet.settle(1.0)
+            assert machine.is_over or machine.next_timeout() is not None
+    puppet.settle(1.0)
+    assert machine.is_over or machine.next_timeout() is not None
+    assert puppet.open == set() or not machine.is_over
+    endings = [i for i, e in enumerate(puppet.events) if isinstance(e, SessionEnded)]
+    assert endings == ([len(puppet.events) - 1] if machine.is_over else [])
+    assert len(payloads(puppet.events)) <= more.get("limit", len(puppet.events))
+    end_at = more.get("end", U64_MAX)
+    assert all(e.end <= end_at for e in puppet.events if isinstance(e, FrameReceived))
+    machine.close()
+    puppet.settle(1.0)
+    assert machine.is_over
+    assert puppet.open == set()
+    assert machine.next_timeout() is None
 
 
 # Requests
-
-
-def request_of(machine: ReadProtocol) -> OpenRequest:
-    opened, complete = machine.data_to_send(0.0)
-    assert isinstance(opened, OpenRequest)
-    assert complete == EndData(opened.request_id)
-    return opened
-
-
-def query_of(machine: ReadProtocol) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(request_of(machine).request.url).query))
 
 
 CHECKPOINT = Checkpoint(5, 9, (LaneCheckpoint(b"w", 3, 5),))
@@ -334,10 +393,26 @@ CHECKPOINT = Checkpoint(5, 9, (LaneCheckpoint(b"w", 3, 5),))
         # The service counts records, not messages.
         ({"limit": 3}, {"seq_num": "0", "wait": "0"}),
         ({"follow": True, "limit": 3}, {"seq_num": "0"}),
+        ({"end": 9}, {"seq_num": "0", "wait": "0", "count": "9"}),
+        ({"start": 7, "end": 9}, {"seq_num": "7", "wait": "0", "count": "2"}),
+        ({"start": CHECKPOINT, "end": 9}, {"seq_num": "5", "wait": "0", "count": "4"}),
+        # How many records there are before the end is not known.
+        ({"timestamp": 5, "end": 9}, {"timestamp": "5", "wait": "0"}),
+        # A session with a count would end at the tail.
+        ({"follow": True, "end": 9}, {"seq_num": "0"}),
+        ({"until": 0}, {"seq_num": "0", "until": "0", "wait": "0"}),
+        ({"until": 5, "end": 9}, {"seq_num": "0", "until": "5", "wait": "0", "count": "9"}),
+        ({"timestamp": 3, "until": 5}, {"timestamp": "3", "until": "5", "wait": "0"}),
+        # One that is bounded follows only if it may wait.
+        ({"follow": True, "until": 5}, {"seq_num": "0", "until": "5", "wait": str(2**31 - 1)}),
+        ({"wait": 1}, {"seq_num": "0", "wait": "1"}),
+        ({"wait": 2**31 - 1}, {"seq_num": "0", "wait": str(2**31 - 1)}),
+        ({"wait": 3, "until": 5}, {"seq_num": "0", "until": "5", "wait": "3"}),
+        ({"wait": 3, "end": 9}, {"seq_num": "0", "wait": "3"}),
     ],
 )
 def test_what_is_asked_for(chosen: dict[str, Any], query: dict[str, str]) -> None:
-    assert query_of(make(**chosen)) == query
+    assert query_of(opened_by(make(**chosen))) == query
 
 
 @pytest.mark.parametrize(
@@ -350,7 +425,7 @@ def test_the_request(compression: Compression, accepted: str) -> None:
         access_token=SECRET,
         compression=compression,
     )
-    opened = request_of(make(StreamTarget(config, "my-basin", "a/b", bytes(32))))
+    opened = opened_by(make(StreamTarget(config, "my-basin", "a/b", bytes(32))))
     assert opened.request_id == 1
     assert opened.request.method == "GET"
     assert urlsplit(opened.request.url).path == "/v1/streams/a%2Fb/records"
@@ -420,8 +495,70 @@ def test_what_arrived_and_the_end_come_in_one_go() -> None:
     assert len(events) == 3
 
 
-def test_an_empty_stream() -> None:
-    assert events_of(draining()) == [SessionEnded(None)]
+def tell_tail(machine: ReadProtocol, tail: int) -> None:
+    """The session asks for the tail; answer that."""
+    opened = opened_by(machine)
+    assert opened.request.url.endswith("/records/tail")
+    number = opened.request_id
+    body = b'{"tail":{"seq_num":%d,"timestamp":0}}' % tail
+    machine.receive_response(number, 200, JSON, 0.0)
+    machine.receive_data(number, body, 0.0)
+    machine.receive_eof(number, 0.0)
+
+
+def empty_answer(machine: ReadProtocol) -> list[ReadEvent]:
+    """The session asks, and nothing comes."""
+    machine.receive_eof(answer(machine).request_id, 0.0)
+    return events_of(machine)
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_nothing_came_because_there_is_nothing(start: int) -> None:
+    machine = make(start=start)
+    assert empty_answer(machine) == []
+    assert machine.state is ReadState.PREPARING
+    tell_tail(machine, start)
+    assert not any(isinstance(action, OpenRequest) for action in machine.data_to_send(0.0))
+    assert events_of(machine) == [SessionEnded(None)]
+
+
+@pytest.mark.parametrize(("end", "seen"), [(None, 9), (8, 8), (20, 9)])
+def test_nothing_came_because_it_was_trimmed(end: int | None, seen: int) -> None:
+    machine = make(start=3, end=end)
+    assert empty_answer(machine) == []
+    tell_tail(machine, 9)
+    # It may have come since, so it is asked for once more.
+    events = empty_answer(machine)
+    assert events[0] == GapDetected(3, seen)
+    assert events[-1] == SessionEnded(None)
+    assert machine.stats.gaps == 1
+    assert machine.checkpoint().read_from == seen
+
+
+def test_nothing_came_because_it_was_not_there_yet() -> None:
+    machine = make(start=3)
+    assert empty_answer(machine) == []
+    tell_tail(machine, 4)
+    opened = answer(machine, batch(A, 3))
+    machine.receive_eof(opened.request_id, 0.0)
+    events = events_of(machine)
+    assert payloads(events) == [b"a"]
+    assert events[-1] == SessionEnded(None)
+    assert machine.stats.gaps == 0
+
+
+@pytest.mark.parametrize("options", [{"until": 9}, {"wait": 1}, {"timestamp": 9}])
+def test_nothing_came_where_that_says_nothing_of_the_tail(options: dict[str, Any]) -> None:
+    assert empty_answer(make(**options)) == [SessionEnded(None)]
+
+
+def test_the_tail_cannot_be_asked_for() -> None:
+    machine = make(start=3)
+    assert empty_answer(machine) == []
+    number = opened_by(machine).request_id
+    machine.receive_response(number, 404, JSON, 0.0)
+    machine.receive_eof(number, 0.0)
+    assert isinstance(error_in(machine), ServiceError)
 
 
 def test_heartbeats_tell_of_the_tail_once() -> None:
@@ -506,7 +643,7 @@ def test_what_is_left_is_in_the_next_iterator() -> None:
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_what_is_left_when_the_answer_is_over(ends: bool) -> None:
-    machine = reading(batch([*A, *B]), batch(C, 2))
+    machine = reading(batch([*A, *B]), batch(C, 2), retry=ONCE)
     assert payloads([next(machine.events_received())]) == [b"a"]
     if ends:
         machine.receive_eof(1, 0.0)
@@ -533,10 +670,8 @@ def test_a_reader_goes_on_from_a_checkpoint(taken: int) -> None:
     got = payloads([next(iterator) for _ in range(taken)])
     checkpoint = Checkpoint.from_json(machine.checkpoint().to_json())
     later = make(start=checkpoint)
-    query = query_of(later)
-    assert query["seq_num"] == str(checkpoint.read_from)
-    later.receive_response(1, 200, SESSION, 0.0)
-    later.receive_data(1, batch(records[checkpoint.read_from :], checkpoint.read_from), 0.0)
+    left = batch(records[checkpoint.read_from :], checkpoint.read_from)
+    assert query_of(answer(later, left))["seq_num"] == str(checkpoint.read_from)
     assert got + payloads(events_of(later)) == [b"aa", b"cc", b"bb"]
 
 
@@ -602,7 +737,7 @@ def test_a_limit_counts_messages_only() -> None:
 
 
 def test_what_arrived_comes_before_the_loss_of_the_connection() -> None:
-    machine = reading(batch([*A, *B]), batch(C, 2)[:-1])
+    machine = reading(batch([*A, *B]), batch(C, 2)[:-1], retry=ONCE)
     machine.connection_lost(1, LOST, 0.0)
     assert machine.next_timeout() is None
     assert not machine.is_over
@@ -614,19 +749,21 @@ def test_what_arrived_comes_before_the_loss_of_the_connection() -> None:
 
 
 def test_a_connection_that_is_lost_before_the_answer() -> None:
-    machine = opening()
+    machine = opening(retry=ONCE)
     machine.connection_lost(1, LOST, 0.0)
     assert error_in(machine) is LOST
-    machine = reading()
+    machine = reading(retry=ONCE)
     machine.connection_lost(1, LOST, 0.0)
     assert error_in(machine) is LOST
 
 
 def test_an_answer_that_ends_before_it_begins() -> None:
-    machine = opening()
+    machine = opening(retry=ONCE)
     machine.receive_eof(1, 0.0)
-    assert isinstance(error_in(machine), RemoteProtocolError)
-    assert machine.data_to_send(0.0) == [CloseRequest(1)]
+    error = error_in(machine)
+    assert isinstance(error, TransportError)
+    assert "without an answer" in str(error)
+    assert machine.data_to_send(0.0) == []
 
 
 def test_a_second_answer() -> None:
@@ -637,19 +774,19 @@ def test_a_second_answer() -> None:
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_an_answer_that_ends_inside_a_message(follow: bool) -> None:
-    answer = batch(A)
-    for size in range(1, len(answer)):
-        machine = reading(answer, batch(B, 1)[:size], follow=follow)
+    whole = batch(A)
+    for size in range(1, len(whole)):
+        machine = reading(whole, batch(B, 1)[:size], follow=follow, retry=ONCE)
         machine.receive_eof(1, 0.0)
         *events, last = events_of(machine)
         assert payloads(events) == [b"a"]
         assert isinstance(last, SessionEnded)
-        assert isinstance(last.error, RemoteProtocolError)
+        assert isinstance(last.error, TransportError)
         assert "inside a message" in str(last.error)
 
 
 def test_a_follower_whose_session_the_service_ends() -> None:
-    machine = reading(batch(A), follow=True)
+    machine = reading(batch(A), follow=True, retry=ONCE)
     machine.receive_eof(1, 0.0)
     *events, last = events_of(machine)
     assert payloads(events) == [b"a"]
@@ -690,12 +827,9 @@ def test_an_answer_of_another_type(content_type: str) -> None:
     assert machine.data_to_send(0.0) == [CloseRequest(1)]
 
 
-TAIL = b'{"tail":{"seq_num":7,"timestamp":99}}'
-
-
 def refused(status: int, body: bytes) -> ReadProtocol:
     """A session that was answered with an error, byte by byte."""
-    machine = opening()
+    machine = opening(retry=ONCE)
     machine.receive_response(1, status, JSON, 0.0)
     for at in range(len(body)):
         machine.receive_data(1, body[at : at + 1], 0.0)
@@ -706,7 +840,7 @@ def refused(status: int, body: bytes) -> ReadProtocol:
 
 def terminated(status: int, body: bytes) -> ReadProtocol:
     """A session that ended with an error."""
-    machine = reading(batch(A), encode_terminal(status, body))
+    machine = reading(batch(A), encode_terminal(status, body), retry=ONCE)
     assert payloads([next(machine.events_received())]) == [b"a"]
     return machine
 
@@ -730,7 +864,7 @@ def test_errors_of_the_service(answered: Callable[[int, bytes], ReadProtocol]) -
 
 
 def test_of_a_huge_error_a_bounded_part_is_kept() -> None:
-    machine = opening()
+    machine = opening(retry=ONCE)
     machine.receive_response(1, 500, {"content-type": "text/html"}, 0.0)
     for _ in range(100):
         machine.receive_data(1, bytes(100_000), 0.0)
@@ -781,7 +915,7 @@ def test_the_answer_must_begin_in_time() -> None:
     config = Settings(
         endpoints=Endpoints.at("http://localhost"), connect_timeout=2, request_timeout=4
     )
-    machine = make(StreamTarget(config, TARGET.basin, TARGET.stream))
+    machine = make(StreamTarget(config, TARGET.basin, TARGET.stream), retry=ONCE)
     assert machine.next_timeout() is None
     machine.data_to_send(10.0)
     assert machine.next_timeout() == 16.0
@@ -798,7 +932,7 @@ def test_the_answer_must_begin_in_time() -> None:
 
 def test_silence_ends_a_session_after_twenty_seconds() -> None:
     assert LIVENESS_TIMEOUT == 20
-    machine = opening(follow=True)
+    machine = opening(follow=True, retry=ONCE)
     machine.receive_response(1, 200, SESSION, 1.0)
     assert machine.next_timeout() == 21.0
     machine.receive_data(1, batch(A)[:5], 20.0)
@@ -835,7 +969,9 @@ def test_a_consumer_that_is_slow_is_no_silence() -> None:
     assert machine.next_timeout() == 1021.0
 
 
-@pytest.mark.parametrize("state", [s for s in ReadState if s is not ReadState.READING])
+@pytest.mark.parametrize(
+    "state", set(ReadState) - {ReadState.READING, ReadState.PREPARING}, ids=lambda s: s.name
+)
 def test_waiting_matters_only_while_reading(state: ReadState) -> None:
     machine = STATES[state]()
     before = machine.next_timeout()
@@ -849,7 +985,7 @@ def test_waiting_matters_only_while_reading(state: ReadState) -> None:
 @pytest.mark.parametrize("state", ReadState)
 def test_close_at_any_time(state: ReadState) -> None:
     machine = STATES[state]()
-    is_open = state in (ReadState.OPENING, ReadState.READING)
+    is_open = state in (ReadState.PREPARING, ReadState.OPENING, ReadState.READING)
     machine.close()
     machine.close()
     assert machine.is_over
@@ -894,12 +1030,6 @@ def filled(random: Random, sizes_: list[int], writer: str = "w") -> tuple[World,
     return world, messages
 
 
-def read_to_the_end(world: World, machine: ReadProtocol) -> Client[ReadProtocol]:
-    client = world.join_read(machine)
-    world.run(lambda: machine.is_over)
-    return client
-
-
 @settings(max_examples=40)
 @given(st.randoms(use_true_random=True), sizes, st.integers(1, 9))
 def test_a_limit_and_then_the_rest(random: Random, sizes_: list[int], limit: int) -> None:
@@ -918,7 +1048,7 @@ def test_a_connection_that_is_cut_anywhere(
     random: Random, sizes_: list[int], data: st.DataObject
 ) -> None:
     world, messages = filled(random, sizes_)
-    client = world.join_read(make(follow=True))
+    client = world.join_read(make(follow=True, retry=ONCE))
     got: list[bytes] = []
     for turns in data.draw(st.lists(st.integers(0, 12), max_size=3)):
         for _ in range(1 + turns):
@@ -928,7 +1058,8 @@ def test_a_connection_that_is_cut_anywhere(
         client.step()
         assert client.events[-1] == SessionEnded(error)
         got += payloads(client.events)
-        client = world.join_read(make(follow=True, start=client.machine.checkpoint()))
+        checkpoint = client.machine.checkpoint()
+        client = world.join_read(make(follow=True, start=checkpoint, retry=ONCE))
     # Read to the end, and see that nothing came twice.
     final = client.machine
     world.run(lambda: final.caught_up is not None)
@@ -961,11 +1092,11 @@ def test_a_follower_lives_on_heartbeats() -> None:
 
 
 def test_events_are_a_closed_union() -> None:
-    assert set(get_args(ReadEvent)) == {*get_args(ReaderEvent), SessionEnded}
+    assert set(get_args(ReadEvent)) == {*get_args(ReaderEvent), Retrying, SessionEnded}
 
 
 def test_an_error_that_never_ends_has_the_time_that_its_head_gave_it() -> None:
-    machine = opening()
+    machine = opening(retry=ONCE)
     machine.receive_response(1, 503, {}, 1.0)
     for now in (5.0, 15.0, 20.9):
         machine.receive_data(1, b"x" * 1000, now)

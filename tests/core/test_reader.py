@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -1034,6 +1035,126 @@ def test_no_checkpoint_before_the_first_record() -> None:
     assert FrameReader(start=3).checkpoint() == Checkpoint(3, 3)
 
 
+# The end of what is wanted
+
+
+def truncated(records: list[SequencedRecord], end: int) -> list[SequencedRecord]:
+    return [record for record in records if record.seq_num < end]
+
+
+def up_to(events: list[ReaderEvent], records: list[SequencedRecord], end: int) -> list[ReaderEvent]:
+    """The events of the records below `end`, and of what lies between them and the end."""
+    reader = FrameReader(end=end)
+    kept = truncated(records, end)
+    list(reader.receive_records(kept))
+    first_left = next((r.seq_num for r in records if r.seq_num >= end), None)
+    expected = reader.next_seq_num
+    if first_left is None or expected is None or expected == end:
+        return events
+    # A gap goes through the end: up to there it is told.
+    return [*events, *read(reader, place([Record(b"", ((b"own", b""),))], end))]
+
+
+@given(soups(), st.integers(0, 40), st.integers(1, 5), st.booleans())
+def test_what_lies_beyond_the_end_is_not_there(
+    records: list[SequencedRecord], offset: int, size: int, as_batches: bool
+) -> None:
+    end = (records[0].seq_num if records else 0) + offset
+    reader = FrameReader(end=end)
+    events: list[ReaderEvent] = []
+    for at in range(0, len(records), size):
+        part = records[at : at + size]
+        events += reader.receive_batch(encode(part)) if as_batches else read(reader, part)
+        following = reader.next_seq_num
+        assert reader.has_reached_end is (following is not None and following >= end)
+    model = Model(DEFAULT_MAX_FRAME_BYTES, DEFAULT_ABANDON_AFTER)
+    model.read(truncated(records, end))
+    expected = up_to(model.events, records, end)
+    assert list(without_details(events)) == list(without_details(expected))
+    if records and records[-1].seq_num >= end:
+        assert reader.has_reached_end
+        assert reader.checkpoint().seen_through == max(end, 0)
+    assert reader.stats.records == len(truncated(records, end))
+
+
+@given(soups(gaps=False), st.integers(0, 40), st.integers(0, 40))
+def test_a_reader_that_goes_on_from_a_checkpoint_stops_at_the_end_too(
+    records: list[SequencedRecord], stop: int, offset: int
+) -> None:
+    whole = FrameReader()
+    everything = read(whole, records)
+    first = FrameReader(start=records[0].seq_num if records else 0)
+    taken = list(islice(first.receive_records(records), stop))
+    first.connection_lost()
+    checkpoint = first.checkpoint()
+    end = checkpoint.read_from + offset
+    later = FrameReader.resume(checkpoint, end=end)
+    left = [record for record in records if record.seq_num >= checkpoint.read_from]
+    events = taken + read(later, left)
+    assert payloads(events) == [
+        received.payload
+        for i, received in enumerate(frames_in(everything))
+        if i < len(frames_in(taken)) or received.end <= end
+    ]
+    if left and left[-1].seq_num >= end:
+        assert later.has_reached_end
+    assert later.checkpoint().seen_through == max(checkpoint.seen_through, later.next_seq_num or 0)
+
+
+def test_an_end_is_not_passed_by_a_heartbeat() -> None:
+    reader = FrameReader(start=3, end=5)
+    assert not reader.has_reached_end
+    assert read_batches(reader, [encode([], tail=9)]) == [GapDetected(3, 5)]
+    assert reader.has_reached_end
+    assert reader.checkpoint() == Checkpoint(5, 5)
+    assert reader.caught_up is None
+    assert read_batches(reader, [encode([], tail=9)]) == []
+
+
+def test_an_end_at_the_tail_is_caught_up() -> None:
+    reader = FrameReader(start=0, end=1)
+    events = read_batches(reader, [encode(place([head(b"a")]), tail=1)])
+    assert events[1:] == [CaughtUp(StreamPosition(1, 0))]
+    assert reader.has_reached_end
+    # One record more, and it is not.
+    assert read(reader, place([head(b"b")], 1)) == []
+    assert reader.caught_up is None
+    assert reader.stats.records == 1
+
+
+@pytest.mark.parametrize("end", [0, 3, 9])
+def test_an_end_at_or_before_the_start(end: int) -> None:
+    reader = FrameReader(start=9, end=end)
+    assert reader.has_reached_end
+    for _ in range(2):
+        assert read(reader, place([head(b"a")], 9)) == []
+        assert read_batches(reader, [encode(place([head(b"a")], 10), tail=11)]) == []
+    assert reader.checkpoint() == Checkpoint(9, 9)
+    assert reader.stats.gaps == reader.stats.records == 0
+
+
+def test_an_end_is_reached_by_the_last_record_before_it() -> None:
+    reader = FrameReader(end=2)
+    assert not reader.has_reached_end
+    read(reader, place([head(b"a")]))
+    assert not reader.has_reached_end
+    read(reader, place([head(b"b")], 1))
+    assert reader.has_reached_end
+    assert not FrameReader(start=2**64 - 1).has_reached_end
+
+
+def test_an_end_goes_through_open_frames() -> None:
+    records = frame([b"a", b"b", b"c"], seq=0, writer="w")
+    reader = FrameReader(end=2)
+    assert read(reader, place(records)) == []
+    assert reader.checkpoint() == Checkpoint(0, 2, (LaneCheckpoint(b"w", None, 0),))
+    (dropped,) = reader.receive_eof()
+    assert isinstance(dropped, FrameDropped)
+    assert dropped.reason is DropReason.INCOMPLETE
+    later = FrameReader.resume(reader.checkpoint())
+    assert payloads(read(later, place(records))) == [b"abc"]
+
+
 # Arguments
 
 
@@ -1047,6 +1168,8 @@ def test_no_checkpoint_before_the_first_record() -> None:
         ({"max_writers": "9"}, "max_writers .* not '9'"),
         ({"abandon_after": 0}, "abandon_after .* not 0"),
         ({"abandon_after": None}, "abandon_after .* not None"),
+        ({"end": -1}, "end must be an int"),
+        ({"end": 2**64}, "end must be an int"),
         ({"start": -1}, "start .* not -1"),
         ({"start": "0"}, "start .* not '0'"),
         ({"start": 1.0}, "start .* not 1.0"),

@@ -1,36 +1,38 @@
 from __future__ import annotations
 
+import enum
+from inspect import signature
 from typing import get_args
 
 import pytest
 
 from frames import make_ack
+from s2frames.append import AppendProtocol
 from s2frames.errors import (
-    FencingTokenMismatch,
-    LocalProtocolError,
     RangeNotSatisfiable,
     RemoteProtocolError,
-    S2FramesError,
     SeqNumMismatch,
     ServiceError,
     TransportError,
 )
 from s2frames.http import Request
+from s2frames.operation import Operation
+from s2frames.read import ReadProtocol
 from s2frames.records import StreamPosition
 from s2frames.s2s import Message, encode_message, encode_terminal
 from s2frames.session import (
-    PROTOBUF_CONTENT_TYPE,
-    SESSION_CONTENT_TYPE,
     Action,
     Answer,
     CloseRequest,
     EndData,
+    Machine,
     OpenRequest,
     Response,
     SendData,
     SessionEnded,
-    is_definite,
+    transition,
 )
+from s2frames.target import PROTOBUF_CONTENT_TYPE, SESSION_CONTENT_TYPE
 from s2frames.wire import encode_append_ack
 
 ACK = encode_append_ack(make_ack(0, 1))
@@ -55,6 +57,10 @@ def test_actions_show_neither_secrets_nor_data() -> None:
     shown = repr([OpenRequest(1, request), SendData(1, [b"hunter4", b"5"]), EndData(1)])
     assert "hunter" not in shown
     assert "<8 bytes>" in shown
+
+
+def test_a_request_may_use_any_connection_unless_it_is_said() -> None:
+    assert not OpenRequest(1, Request("GET", "http://h", {})).on_new_connection
 
 
 def test_how_a_session_ended_is_a_value() -> None:
@@ -126,7 +132,7 @@ def test_messages_of_a_session() -> None:
 def test_a_session_that_ends_inside_a_message() -> None:
     response = answered(200, SESSION_CONTENT_TYPE)
     response.receive_data(b"\0\0")
-    with pytest.raises(RemoteProtocolError, match="inside a message"):
+    with pytest.raises(TransportError, match="inside a message"):
         response.receive_eof()
 
 
@@ -179,65 +185,41 @@ def test_an_error_in_other_words(status: int, body: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (status, None)
 
 
-# Certainty
-
-# Every code of the service, its status, and whether it is known to have had no effect.
-CODES: list[tuple[int, str, bool]] = [
-    (400, "bad_frame", True),
-    (400, "bad_header", True),
-    (400, "bad_json", True),
-    (400, "bad_path", True),
-    (400, "bad_proto", True),
-    (400, "bad_query", True),
-    (400, "decryption_failed", True),
-    (401, "authn", True),
-    (403, "permission_denied", True),
-    (403, "quota_exhausted", True),
-    (404, "access_token_not_found", True),
-    (404, "basin_not_found", True),
-    (404, "stream_not_found", True),
-    (408, "request_timeout", False),
-    (409, "basin_deletion_pending", True),
-    (409, "resource_already_exists", True),
-    (409, "stream_deletion_pending", True),
-    (409, "transaction_conflict", True),
-    (422, "invalid", True),
-    (429, "rate_limited", True),
-    (499, "client_hangup", False),
-    (500, "other", False),
-    (500, "storage", False),
-    (501, "not_implemented", False),
-    (502, "hot_server", True),
-    (503, "server_draining", True),
-    (503, "unavailable", False),
-    (504, "upstream_timeout", False),
-]
+def test_the_headers_of_an_error_count() -> None:
+    response = Response(SESSION_CONTENT_TYPE)
+    response.receive_head(429, {"retry-after-ms": "1500"})
+    with pytest.raises(ServiceError) as caught:
+        response.receive_eof()
+    assert caught.value.retry_after == 1.5
 
 
-@pytest.mark.parametrize(("status", "code", "definite"), CODES)
-def test_which_errors_are_definite(status: int, code: str, definite: bool) -> None:
-    assert is_definite(ServiceError(status, code, "no")) is definite
+# States
 
 
-@pytest.mark.parametrize(
-    ("error", "definite"),
-    [
-        (SeqNumMismatch(3), True),
-        (FencingTokenMismatch("t"), True),
-        (RangeNotSatisfiable(StreamPosition(1, 2)), True),
-        (TransportError("lost"), False),
-        (RemoteProtocolError("garbage"), False),
-        (LocalProtocolError("aborted"), False),
-        # Not an error in HTTP, and not S2's words.
-        (ServiceError(200, None, ""), False),
-        (ServiceError(204, None, ""), False),
-        (ServiceError(302, None, ""), False),
-        (ServiceError(0, None, ""), False),
-        (ServiceError(502, None, "<html>"), False),
-        (ServiceError(503, None, "<html>"), False),
-        (ServiceError(599, "something_new", ""), False),
-        (ServiceError(413, None, "<html>"), True),
-    ],
-)
-def test_which_other_errors_are_definite(error: S2FramesError, definite: bool) -> None:
-    assert is_definite(error) is definite
+class Light(enum.Enum):
+    RED = enum.auto()
+    GREEN = enum.auto()
+
+
+class Push(enum.Enum):
+    BUTTON = enum.auto()
+    CAR = enum.auto()
+
+
+def test_a_transition() -> None:
+    table = {(Light.RED, Push.BUTTON): Light.GREEN}
+    assert transition(table, Light.RED, Push.BUTTON) is Light.GREEN
+    with pytest.raises(RemoteProtocolError, match=r"CAR cannot happen .* RED") as caught:
+        transition(table, Light.RED, Push.CAR)
+    assert caught.value.__suppress_context__
+    with pytest.raises(RemoteProtocolError, match=r"BUTTON cannot happen .* GREEN"):
+        transition(table, Light.GREEN, Push.BUTTON)
+
+
+@pytest.mark.parametrize("machine", [AppendProtocol, ReadProtocol, Operation])
+def test_every_machine_is_driven_alike(machine: type[object]) -> None:
+    methods = {name for name in vars(Machine) if not name.startswith("_")}
+    assert methods >= {"data_to_send", "next_timeout", "handle_timeout", "connection_lost"}
+    for name in methods:
+        promised = signature(vars(Machine)[name])
+        assert signature(vars(machine)[name]).parameters == promised.parameters

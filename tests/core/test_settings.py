@@ -10,6 +10,7 @@ from attrs.exceptions import FrozenInstanceError
 from s2frames.checkpoint import Checkpoint
 from s2frames.compression import Compression
 from s2frames.errors import LocalProtocolError
+from s2frames.retry import Retry
 from s2frames.settings import (
     ACCESS_TOKEN_VARIABLE,
     ACCOUNT_ENDPOINT_VARIABLE,
@@ -19,8 +20,10 @@ from s2frames.settings import (
     ReadSettings,
     Settings,
 )
+from s2frames.writer_state import WriterState
 
 TOKEN = "token-hunter2"
+STATE = WriterState(writer_id="w", next_dedupe_seq=3)
 BASIN = "my-basin"
 
 
@@ -270,6 +273,15 @@ def test_a_basin_cannot_smuggle_a_header() -> None:
         {"burst_batches": None},
         {"burst_batches": 1},
         {"burst_batches": 500},
+        {"exclusive": True},
+        {"match_seq_num": 0},
+        {"exclusive": True, "match_seq_num": 7},
+        {"dedupe": False, "allow_duplicates": True},
+        {"allow_duplicates": True},
+        {"resume": STATE},
+        {"resume": STATE, "exclusive": True},
+        {"retry": Retry(max_attempts=1)},
+        {"retry": None},
     ],
 )
 def test_append_settings(arguments: dict[str, Any]) -> None:
@@ -283,6 +295,14 @@ def test_append_settings(arguments: dict[str, Any]) -> None:
         ({"writer_id": "w"}, "writer_id and first_dedupe_seq go together"),
         ({"first_dedupe_seq": 0}, "writer_id and first_dedupe_seq go together"),
         ({"writer_id": "w", "first_dedupe_seq": 0, "dedupe": False}, "dedupe=True"),
+        ({"dedupe": False, "exclusive": True}, "exclusive and match_seq_num need dedupe=True"),
+        ({"dedupe": False, "match_seq_num": 0}, "exclusive and match_seq_num need dedupe=True"),
+        ({"dedupe": False, "resume": STATE}, "writer_id and resume need dedupe=True"),
+        ({"resume": STATE, "match_seq_num": 0}, "resume says who writes and where"),
+        (
+            {"resume": STATE, "writer_id": "w", "first_dedupe_seq": 0},
+            "resume says who writes and where",
+        ),
         ({"linger": -0.001}, "linger .* not -0.001"),
         ({"linger": float("nan")}, "linger .* not nan"),
         ({"burst_batches": 0}, "burst_batches .* not 0"),
@@ -292,6 +312,25 @@ def test_append_settings(arguments: dict[str, Any]) -> None:
 def test_refused_append_settings(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(LocalProtocolError, match=named):
         AppendSettings(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_exclusive", "first"),
+    [
+        ({}, False, None),
+        ({"exclusive": True}, True, None),
+        ({"match_seq_num": 0}, True, 0),
+        ({"resume": STATE}, False, None),
+        ({"resume": evolve(STATE, match_seq_num=0)}, True, 0),
+        ({"resume": STATE, "exclusive": True}, True, None),
+    ],
+)
+def test_who_is_exclusive_and_from_where(
+    arguments: dict[str, Any], is_exclusive: bool, first: int | None
+) -> None:
+    settings = AppendSettings(**arguments)
+    assert settings.is_exclusive is is_exclusive
+    assert settings.first_match_seq_num == first
 
 
 CHECKPOINT = Checkpoint(read_from=3, seen_through=5)
@@ -307,6 +346,18 @@ CHECKPOINT = Checkpoint(read_from=3, seen_through=5)
         {"timestamp": 0},
         {"start": 0, "timestamp": 2**64 - 1},
         {"limit": 1},
+        {"last": 1},
+        {"last": 1, "start": 0},
+        {"last": 1, "follow": True, "limit": 2},
+        {"last": 1, "wait": 1},
+        {"wait": 1},
+        {"wait": 2**31 - 1},
+        {"until": 0, "follow": True},
+        {"end": 0},
+        {"end": 2**64 - 1, "until": 2**64 - 1},
+        {"max_scan_bytes": 1},
+        {"retry": Retry()},
+        {"retry": None},
     ],
 )
 def test_read_settings(arguments: dict[str, Any]) -> None:
@@ -321,8 +372,21 @@ def test_read_settings(arguments: dict[str, Any]) -> None:
         ({"start": 2**64}, f"start .* not {2**64}"),
         ({"start": "0"}, "start .* not '0'"),
         ({"start": None}, "start .* not None"),
-        ({"start": 1, "timestamp": 1}, "start or timestamp"),
-        ({"start": CHECKPOINT, "timestamp": 1}, "give no timestamp"),
+        ({"start": 1, "timestamp": 1}, "start and timestamp say where to start: give one"),
+        ({"start": CHECKPOINT, "timestamp": 1}, "start and timestamp say"),
+        ({"start": Checkpoint(0, 0), "timestamp": 1}, "start and timestamp say"),
+        ({"start": 1, "last": 1}, "start and last say"),
+        ({"start": Checkpoint(0, 0), "last": 1}, "start and last say"),
+        ({"timestamp": 0, "last": 1}, "timestamp and last say"),
+        ({"start": 1, "timestamp": 0, "last": 1}, "start and timestamp and last say"),
+        ({"last": 0}, "last .* not 0"),
+        ({"wait": 0}, "wait .* not 0"),
+        ({"wait": 2**31}, f"wait .* not {2**31}"),
+        ({"wait": 1, "follow": True}, "follow never ends and wait does"),
+        ({"until": -1}, "until .* not -1"),
+        ({"end": -1}, "end .* not -1"),
+        ({"end": 2**64}, f"end .* not {2**64}"),
+        ({"max_scan_bytes": 0}, "max_scan_bytes .* not 0"),
         ({"timestamp": -1}, "timestamp .* not -1"),
         ({"timestamp": 2**64}, f"timestamp .* not {2**64}"),
         ({"limit": 0}, "limit .* not 0"),
@@ -344,6 +408,7 @@ def test_refused_read_settings(arguments: dict[str, Any], named: str) -> None:
         ({"connect_timeout": "5"}, "connect_timeout must be a number of seconds"),
         ({"request_timeout": None}, "request_timeout must be a number of seconds"),
         ({"allow_insecure": "no"}, "allow_insecure must be a bool, not str"),
+        ({"retry": None}, "retry must be a Retry, not NoneType"),
     ],
 )
 def test_refuses_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
@@ -358,6 +423,10 @@ def test_refuses_settings_of_the_wrong_type(arguments: Any, message: str) -> Non
         ({"burst_batches": "x"}, "burst_batches must be an int from 1 to 500"),
         ({"linger": None}, "linger must be a number of seconds"),
         ({"dedupe": 1}, "dedupe must be a bool"),
+        ({"exclusive": 1}, "exclusive must be a bool"),
+        ({"allow_duplicates": "yes"}, "allow_duplicates must be a bool"),
+        ({"resume": "w"}, "resume must be a WriterState, not str"),
+        ({"retry": 3}, "retry must be a Retry, not int"),
     ],
 )
 def test_refuses_append_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
@@ -371,6 +440,13 @@ def test_refuses_append_settings_of_the_wrong_type(arguments: Any, message: str)
         ({"limit": "5"}, "limit must be an int from 1"),
         ({"limit": 1.5}, "limit must be an int from 1"),
         ({"follow": "no"}, "follow must be a bool, not str"),
+        ({"last": "1"}, "last must be an int from 1"),
+        ({"wait": 1.5}, "wait must be an int from 1"),
+        ({"end": "9"}, "end must be an int from 0"),
+        ({"until": "9"}, "until must be an int from 0"),
+        ({"timestamp": 1.5}, "timestamp must be an int from 0"),
+        ({"max_scan_bytes": None}, "max_scan_bytes must be an int from 1"),
+        ({"retry": 3}, "retry must be a Retry, not int"),
     ],
 )
 def test_refuses_read_settings_of_the_wrong_type(arguments: Any, message: str) -> None:

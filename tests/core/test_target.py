@@ -5,10 +5,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from s2frames.compression import Compression
 from s2frames.errors import LocalProtocolError
 from s2frames.settings import Endpoints, Settings
 from s2frames.target import StreamTarget
@@ -136,6 +138,43 @@ def test_headers_are_made_anew() -> None:
     one = target()
     one.headers()["x"] = "y"
     assert "x" not in one.headers()
+
+
+# Requests
+
+
+def test_a_read_request() -> None:
+    request = target().read_request({"seq_num": 2**64 - 1, "wait": 0})
+    assert request.method == "GET"
+    assert request.url == f"{target().records_url}?seq_num={2**64 - 1}&wait=0"
+    assert request.headers == target().headers(
+        content_type="s2s/proto", accept="s2s/proto", accept_encoding="identity"
+    )
+    assert request.body == b""
+
+
+def test_append_requests() -> None:
+    session = target().append_request()
+    assert (session.method, session.url, session.body) == ("POST", target().records_url, b"")
+    assert session.headers == target().read_request({}).headers
+    unary = target().unary_append_request(b"batch")
+    assert (unary.method, unary.url, unary.body) == ("POST", target().records_url, b"batch")
+    assert unary.headers == target().headers(
+        content_type="application/protobuf",
+        accept="application/protobuf",
+        accept_encoding="identity",
+    )
+
+
+@pytest.mark.parametrize(
+    ("compression", "accepted"),
+    [(Compression.NONE, "identity"), (Compression.GZIP, "gzip"), (Compression.ZSTD, "zstd")],
+)
+def test_only_sessions_are_compressed(compression: Compression, accepted: str) -> None:
+    made = target(settings=evolve(LITE, compression=compression))
+    for request in (made.read_request({}), made.append_request()):
+        assert request.headers["accept-encoding"] == accepted
+    assert made.unary_append_request().headers["accept-encoding"] == "identity"
 
 
 # Secrets

@@ -1056,3 +1056,160 @@ def test_the_condition_does_not_count_beyond_the_last_sequence_number() -> None:
         writer.send(b"c")
     assert [batch.match_seq_num for batch in writer.batches_to_send()] == [2**64 - 3]
     assert writer.next_frame == 2
+
+
+# What is not known to be durable
+
+
+def test_only_an_exclusive_writer_that_lost_something_can_be_reconciled() -> None:
+    def lost(writer: FrameWriter) -> FrameWriter:
+        writer.send(b"a")
+        writer.batches_to_send()
+        writer.connection_lost()
+        return writer
+
+    under_way = lost(FrameWriter("w", match_seq_num=0))
+    under_way.batches_to_send()
+    for writer in (
+        FrameWriter("w", match_seq_num=0),
+        lost(FrameWriter("w")),
+        lost(FrameWriter(None, match_seq_num=0)),
+        under_way,
+    ):
+        with pytest.raises(LocalProtocolError, match="reconciled"):
+            writer.reconcile()
+    assert lost(FrameWriter("w", match_seq_num=0)).reconcile().next_seq_num == 0
+
+
+def test_a_writer_without_a_place_gets_one() -> None:
+    writer = FrameWriter("w")
+    writer.send_many([b"a", b"b"])
+    writer.match_from(7)
+    [batch] = writer.batches_to_send()
+    assert batch.match_seq_num == 7
+    writer.send(b"c")
+    [batch] = writer.batches_to_send(flush=True)
+    assert batch.match_seq_num == 9
+
+
+def test_places_cannot_change_while_batches_are_under_way() -> None:
+    writer = FrameWriter("w", match_seq_num=3)
+    writer.send(b"a")
+    writer.batches_to_send()
+    with pytest.raises(LocalProtocolError, match="1 batches are under way"):
+        writer.match_from(7)
+    writer.connection_lost()
+    with pytest.raises(LocalProtocolError, match="match_seq_num"):
+        writer.match_from(-1)
+    assert writer.next_unacked_seq_num == 3
+    writer.match_from(7)
+    assert writer.next_unacked_seq_num == 7
+
+
+def test_places_end() -> None:
+    writer = FrameWriter("w", match_seq_num=0)
+    writer.send_many([b"a", b"b"])
+    writer.batches_to_send()
+    writer.send(b"c")
+    writer.connection_lost()
+    with pytest.raises(LocalProtocolError, match=f"from {U64_MAX - 2} on 3 records"):
+        writer.match_from(U64_MAX - 2)
+    assert writer.next_unacked_seq_num == 0
+    writer.match_from(U64_MAX - 3)
+    assert [b.match_seq_num for b in writer.batches_to_send(flush=True)] == [
+        U64_MAX - 3,
+        U64_MAX - 1,
+    ]
+
+
+@pytest.mark.parametrize("token", [None, "", "token"])
+@pytest.mark.parametrize(("before", "after"), [(0, 2**40), (2**40, 0), (5, 6)])
+def test_a_batch_at_another_place_is_otherwise_the_same(
+    token: str | None, before: int, after: int
+) -> None:
+    writer = FrameWriter("w", match_seq_num=before, fencing_token=token)
+    writer.send_many([b"a" * 100, b"b"])
+    [batch] = writer.batches_to_send()
+    plain = decode_append_input(batch.wire)
+    writer.connection_lost()
+    writer.match_from(after)
+    [moved] = writer.batches_to_send()
+    assert decode_append_input(moved.wire) == evolve(plain, match_seq_num=after)
+    assert (moved.match_seq_num, moved.fencing_token) == (after, token)
+
+
+def test_a_batch_whose_place_did_not_move_is_not_copied() -> None:
+    writer = FrameWriter("w", match_seq_num=5)
+    writer.send(b"a")
+    [batch] = writer.batches_to_send()
+    wire = batch.wire
+    writer.connection_lost()
+    writer.match_from(5)
+    [again] = writer.batches_to_send()
+    assert again is batch
+    assert again.wire is wire
+
+
+def test_a_batch_is_taken_as_landed_only_before_it_is_sent_again() -> None:
+    writer = FrameWriter("w", match_seq_num=5)
+    writer.send_many([b"a", b"b"])
+    with pytest.raises(LocalProtocolError, match="no batch"):
+        writer.receive_landed(make_ack(5, 2))
+    writer.batches_to_send()
+    with pytest.raises(LocalProtocolError, match="under way"):
+        writer.receive_landed(make_ack(5, 2))
+    writer.connection_lost()
+    with pytest.raises(RemoteProtocolError, match="3 records"):
+        writer.receive_landed(make_ack(5, 3))
+    # It may stand elsewhere than it was to be: a trim may have come between.
+    event = writer.receive_landed(make_ack(8, 2))
+    assert event.all_appended() == [Appended(8, 9), Appended(9, 10)]
+    assert writer.is_idle
+
+
+def test_at_most_so_many_batches() -> None:
+    writer = FrameWriter("w", chunk_size=1, **WIDE)
+    writer.send_many([bytes(2500), b"a"])
+    assert len(writer.batches_to_send(flush=True, max_batches=1)) == 1
+    assert len(writer.batches_to_send(flush=True, max_batches=0)) == 0
+    assert len(writer.batches_to_send(flush=True)) == 2
+
+
+@given(
+    st.lists(st.integers(1, 30), max_size=12),
+    st.integers(1, 9),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.booleans(),
+)
+def test_what_is_pending_is_what_is_not_durable(
+    message_sizes: list[int], chunk_size: int, num_sent: int, num_acked: int, is_lost: bool
+) -> None:
+    writer = FrameWriter("w", chunk_size=chunk_size, first_dedupe_seq=5, **WIDE)
+    payloads_sent, spans, seq = [], [], 5
+    batches = []
+    for number, size in enumerate(message_sizes):
+        payload = bytes([number]) * size
+        writer.send(
+            payload, ((b"n", b"%d" % number),) * (number % 2), number if number % 3 else None
+        )
+        payloads_sent.append(payload)
+        num_records = -(-size // chunk_size)
+        spans.append((seq, seq + num_records))
+        seq += num_records
+        if number < num_sent:
+            batches += writer.batches_to_send(flush=True)
+    durable = acked = 0
+    for batch in batches[:num_acked]:
+        durable += writer.receive_ack(make_ack(acked, batch.num_records)).num_frames
+        acked += batch.num_records
+    if is_lost:
+        writer.connection_lost()
+    for pending in (writer.pending(), writer.pending()):
+        assert [m.payload for m in pending] == payloads_sent[durable:]
+        assert [(m.first_dedupe_seq, m.end_dedupe_seq) for m in pending] == spans[durable:]
+        numbers = range(durable, len(message_sizes))
+        assert [m.timestamp for m in pending] == [n if n % 3 else None for n in numbers]
+        assert [m.headers for m in pending] == [((b"n", b"%d" % n),) * (n % 2) for n in numbers]
+    assert writer.next_unacked_dedupe_seq == 5 + acked
+    assert writer.is_inside_frame == (durable < len(spans) and spans[durable][0] < 5 + acked)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 
 import anyio
 import httpx
 from attrs import define, field
 
-__all__ = ["AsyncCounter", "AsyncGate", "Counter", "Gate", "Recorder"]
+__all__ = [
+    "LOST",
+    "AsyncCounter",
+    "AsyncGate",
+    "AsyncLosing",
+    "Counter",
+    "Gate",
+    "Losing",
+    "Recorder",
+]
+
+#: What is said of an answer that was lost on its way from the embedded service.
+LOST = "the connection broke: http://embedded.localhost: the answer is lost"
 
 
 @define(eq=False)
@@ -114,3 +126,65 @@ class _AsyncCounted(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         self.counter.num_open -= 1
         await self.inner.aclose()
+
+
+@define(eq=False)
+class Losing(httpx.BaseTransport):
+    """Loses the answers to some requests, by number, after they took effect.
+
+    With `keep_bytes` so much of each of these answers arrives.
+    """
+
+    inner: httpx.BaseTransport
+    lost: Container[int]
+    keep_bytes: int | None = None
+    num_requests: int = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        number, self.num_requests = self.num_requests, self.num_requests + 1
+        response = self.inner.handle_request(request)
+        if number in self.lost:
+            assert isinstance(response.stream, httpx.SyncByteStream)
+            body = b"".join(response.stream)
+            response.stream.close()
+            if self.keep_bytes is None:
+                raise httpx.ReadError("the answer is lost")
+            response.stream = _Cut(body[: self.keep_bytes])
+        return response
+
+
+@define(eq=False)
+class AsyncLosing(httpx.AsyncBaseTransport):
+    """As `Losing`."""
+
+    inner: httpx.AsyncBaseTransport
+    lost: Container[int]
+    keep_bytes: int | None = None
+    num_requests: int = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        number, self.num_requests = self.num_requests, self.num_requests + 1
+        response = await self.inner.handle_async_request(request)
+        if number in self.lost:
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            body = b"".join([piece async for piece in response.stream])
+            await response.stream.aclose()
+            if self.keep_bytes is None:
+                raise httpx.ReadError("the answer is lost")
+            response.stream = _Cut(body[: self.keep_bytes])
+        return response
+
+
+@define(eq=False)
+class _Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The beginning of an answer."""
+
+    body: bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.body
+        raise httpx.ReadError("the answer is lost")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.body
+        raise httpx.ReadError("the answer is lost")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from httpx_adapter.gates import Gate, Recorder
+from httpx_adapter.gates import LOST, Gate, Losing, Recorder
 from live_service import live_service
 from s2frames import (
     Appended,
@@ -17,6 +17,7 @@ from s2frames import (
     Settings,
     TransportError,
 )
+from s2frames.session import Retrying
 from s2frames_httpx import AppendSession, Client, EmbeddedTransport, Stream
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 
@@ -97,19 +98,71 @@ def test_many_threads_share_a_client_with_a_session_each() -> None:
 # Interruptions
 
 
-def interrupt(_request: httpx.Request) -> None:
-    raise KeyboardInterrupt
+def interrupting(inner: httpx.BaseTransport, times: int) -> Recorder:
+    """Plays control-C for the first requests."""
+    left = iter(range(times))
+
+    def interrupt(_request: httpx.Request) -> None:
+        if next(left, None) is not None:
+            raise KeyboardInterrupt
+
+    return Recorder(inner, interrupt)
 
 
-def test_control_c_while_appending(inner: EmbeddedTransport) -> None:
-    session = stream_over(Recorder(inner, interrupt)).append_session()
+def test_after_control_c_the_session_goes_on(inner: EmbeddedTransport) -> None:
+    session = stream_over(interrupting(inner, 1)).append_session()
     with pytest.raises(KeyboardInterrupt):
         session.append(b"a")
-    for call in (lambda: session.append(b"b"), session.flush, session.close):
-        with pytest.raises(TransportError, match="interrupted") as raised:
-            call()
+    assert [message.payload for message in session.pending().messages] == [b"a"]
+    assert session.append(b"b") == Appended(1, 2)
+    session.close()
+    assert read_all(inner) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("call", ["flush", "close"])
+def test_what_control_c_left_behind_is_sent_by_any_call(
+    inner: EmbeddedTransport, call: str
+) -> None:
+    session = stream_over(interrupting(inner, 2)).append_session()
+    with pytest.raises(KeyboardInterrupt):
+        session.append(b"a")
+    with pytest.raises(KeyboardInterrupt):
+        getattr(session, call)()
+    getattr(session, call)()
+    assert read_all(inner) == [b"a"]
+
+
+def test_control_c_ends_what_must_not_be_sent_twice(inner: EmbeddedTransport) -> None:
+    session = stream_over(interrupting(inner, 1)).append_session(dedupe=False)
+    with pytest.raises(KeyboardInterrupt):
+        session.append(b"a")
+    for again in (lambda: session.append(b"b"), session.flush, session.close):
+        with pytest.raises(TransportError, match="the append was interrupted") as raised:
+            again()
         assert raised.value.outcome is Outcome.UNKNOWN
     assert read_all(inner) == []
+
+
+def test_control_c_between_two_attempts(
+    inner: EmbeddedTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Retrying] = []
+    transport = Losing(inner, {0})
+    session = stream_over(transport).append_session(on_retry=told.append)
+    with monkeypatch.context() as patch:
+        patch.setattr("s2frames_httpx.exchange.time.sleep", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.append(b"a")
+    assert [str(event.error) for event in told] == [LOST]
+    assert transport.num_requests == 1
+    assert session.append(b"b").end == 3
+    session.close()
+    # The first attempt had landed, and readers drop the repeat.
+    assert read_all(inner) == [b"a", b"b"]
+
+
+def raise_interrupt(_seconds: float) -> None:
+    raise KeyboardInterrupt
 
 
 def append_two(session: AppendSession[bytes]) -> None:

@@ -7,8 +7,9 @@ import anyio
 import pytest
 from anyio.abc import TaskStatus
 
-from httpx_adapter.gates import AsyncGate
+from httpx_adapter.gates import AsyncGate, AsyncLosing
 from s2frames import Appended, LocalProtocolError, Outcome, TransportError
+from s2frames.session import Retrying
 from s2frames_httpx import AsyncAppendSession, AsyncClient, AsyncEmbeddedTransport, AsyncStream
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 from scenes import ASYNC_FLAVOURS, ASYNC_SCENES, World
@@ -134,13 +135,41 @@ async def test_cancelling_one_who_waits_drops_only_the_wait() -> None:
 
 @on_both
 @pytest.mark.usefixtures("flavour")
-async def test_cancelling_the_one_who_drives_ends_the_session() -> None:
+async def test_when_the_one_who_drives_is_cancelled_the_next_takes_over() -> None:
     service = await Service().make()
     session = service.gated.append_session()
+    results: list[object] = []
+
+    async def note(call: Call) -> None:
+        results.append(await call())
+
+    async with anyio.create_task_group() as group:
+        driving = await start(group, lambda: session.append(b"driver"))
+        await service.gate.reached.wait()
+        group.start_soon(note, lambda: session.append(b"waiting"))
+        group.start_soon(note, lambda: session.append_many([b"many"]))
+        group.start_soon(note, session.flush)
+        await anyio.wait_all_tasks_blocked()
+        driving.cancel()
+        service.gate.opened.set()
+    assert len(results) == 3
+    # What was accepted stays accepted.
+    await session.append(b"late")
+    await session.close()
+    first, *others, last = await service.read_all()
+    assert (first, set(others), last) == (b"driver", {b"waiting", b"many"}, b"late")
+    assert session.durable_messages == 4
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_cancelling_the_one_who_drives_ends_what_must_not_be_sent_twice() -> None:
+    service = await Service().make()
+    session = service.gated.append_session(dedupe=False)
     errors: list[TransportError] = []
 
     async def fail(call: Call) -> None:
-        with pytest.raises(TransportError, match="interrupted") as raised:
+        with pytest.raises(TransportError, match="the append was interrupted") as raised:
             await call()
         errors.append(raised.value)
 
@@ -156,6 +185,32 @@ async def test_cancelling_the_one_who_drives_ends_the_session() -> None:
     await fail(session.close)
     assert [error.outcome for error in errors] == [Outcome.UNKNOWN] * 5
     assert await service.read_all() == []
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_another_takes_over_between_two_attempts() -> None:
+    service = await Service().make()
+    losing = AsyncLosing(service.inner, {0})
+    client = AsyncClient(EMBEDDED_SETTINGS, transport=losing)
+    is_waiting = anyio.Event()
+
+    def note(_event: Retrying) -> None:
+        is_waiting.set()
+
+    session = client.stream("test-basin", "room/1").append_session(on_retry=note)
+    async with anyio.create_task_group() as group:
+        driving = await start(group, lambda: session.append(b"driver"))
+        await is_waiting.wait()
+        # The driver sleeps by now.
+        group.start_soon(session.append, b"waiting")
+        await anyio.wait_all_tasks_blocked()
+        driving.cancel()
+    await session.close()
+    # The first attempt had landed, and readers drop the repeat.
+    assert await service.read_all() == [b"driver", b"waiting"]
+    # The attempt after it carried one batch only, so that its answer could be read.
+    assert (session.durable_messages, losing.num_requests) == (2, 3)
 
 
 @on_both
@@ -181,17 +236,16 @@ async def test_a_timeout_around_the_block_gives_the_session_up() -> None:
     ids=str,
 )
 async def test_cancelling_while_a_large_message_is_sent(s2: World) -> None:
+    large = b"x" * 20_000_000
     session = s2.stream.append_session()
     async with anyio.create_task_group() as group:
-        sending = await start(group, lambda: session.append(b"x" * 20_000_000))
+        sending = await start(group, lambda: session.append(large))
         await anyio.lowlevel.checkpoint()
         sending.cancel()
-    with pytest.raises(TransportError):
-        await session.append(b"y")
-    async with s2.stream.append_session() as another:
-        await another.append(b"z")
+    await session.append(b"y")
+    await session.close()
     async with s2.stream.read_session() as messages:
-        assert [message async for message in messages][-1] == b"z"
+        assert [message async for message in messages] in ([large, b"y"], [b"y"])
 
 
 # The queue

@@ -7,10 +7,12 @@ import anyio
 import httpx
 import pytest
 
-from httpx_adapter.gates import AsyncCounter, AsyncGate
+from httpx_adapter.gates import AsyncCounter, AsyncGate, AsyncLosing
 from live_service import live_service
 from s2frames import Endpoints, LocalProtocolError, Settings, TransportError
-from s2frames.read import LIVENESS_TIMEOUT
+from s2frames.retry import Retry
+from s2frames.session import Retrying
+from s2frames.settings import LIVENESS_TIMEOUT
 from s2frames_httpx import AsyncClient, AsyncEmbeddedTransport, AsyncReadSession, AsyncStream
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 from scenes import ASYNC_FLAVOURS
@@ -99,13 +101,15 @@ async def test_cancelling_a_read_that_begins() -> None:
             group.start_soon(anext, messages)
             await gate.reached.wait()
             group.cancel_scope.cancel()
-        with pytest.raises(TransportError, match="interrupted"):
-            await anext(messages)
+        assert counter.num_open == 0
+        gate.opened.set()
+        assert [message async for message in messages] == MESSAGES
     assert counter.num_open == 0
 
 
 async def test_cancelling_a_read_at_the_tail() -> None:
-    counter = AsyncCounter(await filled_service())
+    service = await filled_service()
+    counter = AsyncCounter(service)
     received: list[bytes] = []
     async with stream_over(counter).read_session(follow=True) as messages:
         async with anyio.create_task_group() as group:
@@ -114,10 +118,44 @@ async def test_cancelling_a_read_at_the_tail() -> None:
             group.cancel_scope.cancel()
         assert received == MESSAGES
         assert counter.num_open == 0
+        assert messages.checkpoint().seen_through == 5
+        async with stream_over(service).append_session() as session:
+            await session.append(b"5")
+        # Nothing twice, nothing missed.
+        assert await anext(messages) == b"5"
+
+
+async def test_cancelling_between_two_attempts() -> None:
+    losing = AsyncLosing(await filled_service(), {0})
+    is_waiting = anyio.Event()
+    patient = Retry(min_delay=3600, max_delay=3600, max_seconds=1e6)
+
+    def note(_event: Retrying) -> None:
+        is_waiting.set()
+
+    stream = stream_over(losing)
+    async with stream.read_session(on_retry=note, retry=patient) as messages:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anext, messages)
+            await is_waiting.wait()
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
         checkpoint = messages.checkpoint()
-        with pytest.raises(TransportError, match="interrupted"):
-            await anext(messages)
-    assert checkpoint.seen_through == 5
+    assert (checkpoint.seen_through, losing.num_requests) == (0, 1)
+
+
+async def test_closing_wakes_a_task_that_waits_for_another_attempt() -> None:
+    losing = AsyncLosing(await filled_service(), {0})
+    received: list[bytes] = []
+    patient = Retry(min_delay=3600, max_delay=3600, max_seconds=1e6)
+    async with (
+        anyio.create_task_group() as group,
+        stream_over(losing).read_session(retry=patient) as messages,
+    ):
+        group.start_soon(read_on, messages, received)
+        await anyio.wait_all_tasks_blocked()
+        assert losing.num_requests == 1
+    assert received == []
 
 
 async def test_cancelling_reads_over_sockets() -> None:
@@ -203,11 +241,11 @@ async def test_an_answer_may_be_silent_for_longer_than_its_head() -> None:
         assert [message async for message in messages] == MESSAGES
     assert counter.timeouts == [0.5]
     (request,) = counter.requests
-    assert request.extensions["timeout"]["read"] == LIVENESS_TIMEOUT
+    assert request.extensions["timeout"]["read"] == pytest.approx(LIVENESS_TIMEOUT, abs=0.5)
 
 
 async def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2frames_httpx.async_read.LIVENESS_TIMEOUT", 0.2)
+    monkeypatch.setattr("s2frames.read.LIVENESS_TIMEOUT", 0.2)
 
     def script(connection: Connection) -> None:
         connection.receive_request()
@@ -215,11 +253,15 @@ async def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> No
         connection.wait_until_closed()
 
     with scripted_server(script) as server:
-        async with AsyncClient(Settings(endpoints=Endpoints.at(server.url))) as client:
+        settings = Settings(
+            endpoints=Endpoints.at(server.url), request_timeout=0.2, retry=Retry(max_attempts=2)
+        )
+        async with AsyncClient(settings) as client:
             stream = client.stream("test-basin", "room/1")
             async with stream.read_session(follow=True) as messages:
-                with pytest.raises(TransportError, match="no answer in time"):
+                with pytest.raises(TransportError, match=r"no sign of life.*tried 2 times"):
                     await anext(messages)
+        assert server.connections == 2
 
 
 async def test_a_session_of_a_closed_client() -> None:
@@ -254,12 +296,12 @@ class Dripping(httpx.AsyncByteStream):
 
 async def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     body = Dripping()
-    monkeypatch.setattr("s2frames_httpx.async_read.time", body)
+    monkeypatch.setattr("s2frames_httpx.feed.time", body)
     answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
     async with AsyncClient(EMBEDDED_SETTINGS, transport=answer) as client:
         stream = client.stream("test-basin", "room/1")
         with pytest.raises(TransportError, match="no sign of life"):
-            async with stream.read_session() as messages:
+            async with stream.read_session(retry=Retry(max_attempts=1)) as messages:
                 await anext(aiter(messages))
     assert body.is_closed
     assert LIVENESS_TIMEOUT <= body.now < 2 * LIVENESS_TIMEOUT

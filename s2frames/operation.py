@@ -1,0 +1,440 @@
+"""`Operation`: some requests, one after the other, with a result at the end.
+
+A plan says which: a generator that yields one step after the other, is sent what came of each, or
+is thrown the error that it ended in, and returns the result. Trying again is not its business. A
+plan is plain code without I/O::
+
+    def plan(target: StreamTarget) -> Plan[int]:
+        tail = yield from ask(check_tail(target.settings, target.basin, target.stream))
+        return tail.seq_num
+
+An operation asks of an adapter what a session does; see `session`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+from attrs import define, field, frozen
+
+from s2frames.errors import (
+    LocalProtocolError,
+    Outcome,
+    RangeNotSatisfiable,
+    RemoteProtocolError,
+    S2FramesError,
+    ServiceError,
+    TransportError,
+)
+from s2frames.records import SequencedRecord
+from s2frames.rest import MAX_ANSWER_BYTES, Call
+from s2frames.retry import Retry, RetryBudget, is_definite, is_effect_free, is_retryable
+from s2frames.session import (
+    Action,
+    Answer,
+    CloseRequest,
+    EndData,
+    OpenRequest,
+    Response,
+    Retrying,
+    transition,
+)
+from s2frames.settings import LIVENESS_TIMEOUT, Settings
+from s2frames.target import SESSION_CONTENT_TYPE, StreamTarget
+from s2frames.wire import decode_read_batch
+
+__all__ = ["Effect", "Operation", "OperationState", "Plan", "Step", "ask", "read_range"]
+
+_T = TypeVar("_T")
+
+
+class Effect(enum.Enum):
+    """What doing a call twice amounts to."""
+
+    #: It changes nothing.
+    NONE = enum.auto()
+    #: As doing it once.
+    IDEMPOTENT = enum.auto()
+    #: More than doing it once: it is tried again only where it cannot have had any effect.
+    ONCE = enum.auto()
+
+
+@frozen
+class _Ask:
+    """A call, whose answer is taken whole."""
+
+    call: Call[Any]
+    effect: Effect
+
+
+@frozen
+class _ReadRange:
+    """Records, as they arrive."""
+
+    target: StreamTarget
+    start: int
+    end: int
+    take: Callable[[Sequence[SequencedRecord]], bool]
+
+
+Step = _Ask | _ReadRange
+Plan = Generator[Step, Any, _T]
+
+
+def ask(call: Call[_T], effect: Effect = Effect.NONE) -> Plan[_T]:
+    """A step: make a call. Gives what it answers; raises the error that it ends in."""
+    result: _T = yield _Ask(call, effect)
+    return result
+
+
+def read_range(
+    target: StreamTarget, start: int, end: int, take: Callable[[Sequence[SequencedRecord]], bool]
+) -> Plan[int]:
+    """A step: read the records from `start` up to, not including, `end`.
+
+    `take` gets them in order, each once, some at a time, and says whether to go on. Gives the
+    sequence number after the last one taken: below `end` when there are no more.
+    """
+    result: int = yield _ReadRange(target, start, end, take)
+    return result
+
+
+class OperationState(enum.Enum):
+    """Where an operation is."""
+
+    #: No request is open.
+    IDLE = enum.auto()
+    #: A request is open and its answer has not begun.
+    OPENING = enum.auto()
+    #: The answer is arriving.
+    RECEIVING = enum.auto()
+    #: The last attempt failed; the next one has to wait.
+    WAITING = enum.auto()
+    #: There is a result, or an error instead.
+    OVER = enum.auto()
+
+
+class OperationInput(enum.Enum):
+    """What can happen to an operation."""
+
+    #: A step begins or begins anew.
+    OPEN = enum.auto()
+    #: The answer has begun.
+    ANSWER = enum.auto()
+    #: The step is done, well or badly.
+    DONE = enum.auto()
+    #: The attempt failed and there will be another.
+    RETRY = enum.auto()
+    #: It is time for another attempt.
+    TIME = enum.auto()
+    #: The plan has no more steps.
+    FINISHED = enum.auto()
+
+
+_S, _I = OperationState, OperationInput
+
+TRANSITIONS: Mapping[tuple[OperationState, OperationInput], OperationState] = {
+    (_S.IDLE, _I.OPEN): _S.OPENING,
+    (_S.IDLE, _I.DONE): _S.IDLE,
+    (_S.IDLE, _I.FINISHED): _S.OVER,
+    (_S.OPENING, _I.ANSWER): _S.RECEIVING,
+    (_S.OPENING, _I.DONE): _S.IDLE,
+    (_S.OPENING, _I.RETRY): _S.WAITING,
+    (_S.RECEIVING, _I.DONE): _S.IDLE,
+    (_S.RECEIVING, _I.RETRY): _S.WAITING,
+    (_S.WAITING, _I.TIME): _S.IDLE,
+}
+
+_OPEN = (OperationState.OPENING, OperationState.RECEIVING)
+
+
+@define(eq=False)
+class _Attempt:
+    """One try of a step: its request, and the answer as far as it is there."""
+
+    step: Step
+    status: int = 0
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytearray = field(factory=bytearray)
+    response: Response = field(factory=lambda: Response(SESSION_CONTENT_TYPE))
+    #: The last record of the answer.
+    last_seq_num: int = -1
+
+
+class Operation(Generic[_T]):
+    """Carries out a plan.
+
+    Args:
+        plan: the steps.
+        settings: how long things may take, and how long to keep trying.
+        random: floats from 0 up to, not including, 1; for the delays.
+        retry: how long to keep trying, if not as `settings` say.
+        request_ids: where the numbers of requests come from.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[_T],
+        settings: Settings,
+        *,
+        random: Callable[[], float],
+        retry: Retry | None = None,
+        request_ids: Iterator[int] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._request_ids = count(1) if request_ids is None else request_ids
+        self._budget = RetryBudget(settings.retry if retry is None else retry, random)
+        self._state = OperationState.IDLE
+        self._actions: list[Action] = []
+        self._events: list[Retrying] = []
+        self._request_id = 0
+        self._attempt: _Attempt | None = None
+        # The step under way; None before the first one.
+        self._step: Step | None = None
+        # The next record to read in the step, and whether an attempt at it may have had an effect.
+        self._position = 0
+        self._is_in_doubt = False
+        self._deadline: float | None = None
+        self._result: _T | None = None
+        self._error: S2FramesError | None = None
+
+    @property
+    def state(self) -> OperationState:
+        """Where the operation is."""
+        return self._state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is a result, or an error instead."""
+        return self._state is OperationState.OVER
+
+    def result(self) -> _T:
+        """What the plan returned. Raises the error that it ended in."""
+        if not self.is_over:
+            raise LocalProtocolError("the operation is not over")
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # over without an error
+
+    # What the adapter is to do
+
+    def data_to_send(self, now: float) -> list[Action]:
+        """What to do next, in this order."""
+        if self._step is None and self._state is OperationState.IDLE:
+            self._resume_plan(lambda: self._plan.send(None))
+        while self._state is OperationState.IDLE and self._step is not None:
+            self._begin(self._step, now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def events_received(self) -> list[Retrying]:
+        """What has happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def next_timeout(self) -> float | None:
+        """When to call `handle_timeout`, on the clock of `now`."""
+        return self._deadline
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on a deadline, if one has passed."""
+        if self._deadline is None or now < self._deadline:
+            return
+        if self._state is OperationState.WAITING:
+            self._deadline = None
+            self._move(OperationInput.TIME)
+        else:
+            self._fail_attempt(TransportError("the service did not answer in time"), now)
+
+    def start_waiting(self, now: float) -> None:
+        """The adapter waits for bytes from now on."""
+        attempt = self._attempt
+        if attempt is not None and attempt.response.kind is Answer.SESSION:
+            self._deadline = now + LIVENESS_TIMEOUT
+
+    def _begin(self, step: Step, now: float) -> None:
+        if isinstance(step, _ReadRange) and self._position >= step.end:
+            self._finish_step(self._position)
+            return
+        self._move(OperationInput.OPEN)
+        self._request_id = next(self._request_ids)
+        self._attempt = _Attempt(step)
+        if isinstance(step, _Ask):
+            request = step.call.request
+        else:
+            query = {"seq_num": self._position, "count": step.end - self._position}
+            request = step.target.read_request(query)
+        self._actions += (OpenRequest(self._request_id, request), EndData(self._request_id))
+        self._deadline = now + self._settings.connect_timeout + self._settings.request_timeout
+
+    def abort(self) -> list[Action]:
+        """Give up: what is still to be done, which is to close the request that is open."""
+        if self._state in _OPEN:
+            self._close_attempt()
+        self._plan.close()
+        actions, self._actions = self._actions, []
+        return actions
+
+    # What happened
+
+    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
+        """Nothing to note: no request has more of a body than it is opened with."""
+
+    def receive_response(
+        self, request_id: int, status: int, headers: Mapping[str, str], now: float
+    ) -> None:
+        """The answer to a request has begun. Header names are in lower case."""
+        attempt = self._current(request_id)
+        if attempt is None:
+            return
+        self._budget.note_answer()
+        self._guard(lambda: self._begin_answer(attempt, status, headers), now)
+
+    def receive_data(self, request_id: int, data: bytes, now: float) -> None:
+        """Bytes of the answer, cut anywhere."""
+        attempt = self._current(request_id)
+        if attempt is None:
+            return
+        step = attempt.step
+        if isinstance(step, _Ask):
+            attempt.body += data
+            if len(attempt.body) > MAX_ANSWER_BYTES:
+                self._guard(lambda: self._finish_call(step, attempt), now)
+            return
+        attempt.response.receive_data(data)
+        self.start_waiting(now)
+        self._guard(lambda: self._take_records(step, attempt), now)
+
+    def receive_eof(self, request_id: int, now: float) -> None:
+        """The answer is complete."""
+        attempt = self._current(request_id)
+        if attempt is None:
+            return
+        step = attempt.step
+        if self._state is OperationState.OPENING:
+            self._fail_attempt(TransportError("the connection ended without an answer"), now)
+        elif isinstance(step, _Ask):
+            self._guard(lambda: self._finish_call(step, attempt), now)
+        else:
+            self._guard(lambda: self._finish_read(attempt), now)
+
+    def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
+        """The request came to nothing: `error` says why."""
+        if self._current(request_id) is not None:
+            self._fail_attempt(error, now)
+
+    def _current(self, request_id: int) -> _Attempt | None:
+        is_current = request_id == self._request_id and self._state in _OPEN
+        return self._attempt if is_current else None
+
+    def _guard(self, step: Callable[[], None], now: float) -> None:
+        try:
+            step()
+        except S2FramesError as error:
+            self._fail_attempt(error, now)
+
+    def _begin_answer(self, attempt: _Attempt, status: int, headers: Mapping[str, str]) -> None:
+        self._move(OperationInput.ANSWER)
+        attempt.status, attempt.headers = status, headers
+        if isinstance(attempt.step, _ReadRange):
+            attempt.response.receive_head(status, headers)
+
+    def _finish_call(self, step: _Ask, attempt: _Attempt) -> None:
+        answer = step.call.parse(attempt.status, attempt.headers, bytes(attempt.body))
+        self._finish_step(answer)
+
+    def _take_records(self, step: _ReadRange, attempt: _Attempt) -> None:
+        if attempt.response.kind is not Answer.SESSION:
+            return
+        while (message := attempt.response.next_message()) is not None:
+            records = decode_read_batch(message.body).records
+            _check_order(records, attempt)
+            # What comes again after a break was taken; the server may read beyond a gap.
+            wanted = [r for r in records if self._position <= r.seq_num < step.end]
+            self._budget.note_progress()
+            goes_on = attempt.last_seq_num + 1 < step.end
+            if wanted:
+                self._position = wanted[-1].seq_num + 1
+                goes_on = step.take(wanted) and goes_on
+            if not goes_on:
+                self._finish_step(self._position)
+                return
+
+    def _finish_read(self, attempt: _Attempt) -> None:
+        try:
+            attempt.response.receive_eof()
+        except RangeNotSatisfiable as error:
+            # The range begins at the tail, so that there is nothing to read.
+            if error.tail.seq_num != self._position:
+                raise
+        self._finish_step(self._position)
+
+    # Steps
+
+    def _finish_step(self, result: object) -> None:
+        """The step gave `result`: go on with the next one."""
+        if self._state is not OperationState.IDLE:
+            self._budget.note_progress()
+        self._close_attempt()
+        self._move(OperationInput.DONE)
+        self._resume_plan(lambda: self._plan.send(result))
+
+    def _fail_attempt(self, error: S2FramesError, now: float) -> None:
+        """The attempt ended in `error`: try again, or tell the plan."""
+        error.attempts = self._budget.attempts
+        delay = self._budget.next_delay(error, now) if self._may_repeat(error) else None
+        self._is_in_doubt = self._is_in_doubt or not is_definite(error)
+        self._close_attempt()
+        if delay is not None:
+            self._move(OperationInput.RETRY)
+            self._deadline = now + delay
+            self._events.append(Retrying(error, error.attempts, delay))
+            return
+        if isinstance(self._step, _Ask) and self._step.effect is not Effect.NONE:
+            error.outcome = Outcome.UNKNOWN if self._is_in_doubt else Outcome.NOT_APPLIED
+        if isinstance(error, ServiceError):
+            # It was answered: a plan that goes on begins to count anew.
+            self._budget.note_progress()
+        self._move(OperationInput.DONE)
+        self._resume_plan(lambda: self._plan.throw(error))
+
+    def _may_repeat(self, error: S2FramesError) -> bool:
+        is_once = isinstance(self._step, _Ask) and self._step.effect is Effect.ONCE
+        return is_retryable(error) and (is_effect_free(error) or not is_once)
+
+    def _close_attempt(self) -> None:
+        if self._state in _OPEN:
+            self._actions.append(CloseRequest(self._request_id))
+        self._attempt = None
+        self._deadline = None
+
+    def _resume_plan(self, resume: Callable[[], Step]) -> None:
+        self._is_in_doubt = False
+        try:
+            self._step = resume()
+        except StopIteration as stop:
+            self._result = stop.value
+            self._move(OperationInput.FINISHED)
+        except S2FramesError as error:
+            self._error = error
+            self._move(OperationInput.FINISHED)
+        else:
+            if isinstance(self._step, _ReadRange):
+                self._position = self._step.start
+
+    def _move(self, happened: OperationInput) -> None:
+        self._state = transition(TRANSITIONS, self._state, happened)
+
+
+def _check_order(records: Sequence[SequencedRecord], attempt: _Attempt) -> None:
+    """Raise `RemoteProtocolError` when an answer's sequence numbers go back."""
+    for record in records:
+        if record.seq_num <= attempt.last_seq_num:
+            raise RemoteProtocolError(
+                f"record {record.seq_num} came after record {attempt.last_seq_num}"
+            )
+        attempt.last_seq_num = record.seq_num

@@ -1,0 +1,129 @@
+"""What the synchronous and the asynchronous exchange share: what a machine is told, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from s2frames.errors import LocalProtocolError, TransportError
+from s2frames.session import Machine
+from s2frames_httpx.mapping import lower_headers, set_read_timeout, to_our_error
+from s2frames_httpx.outgoing import Asked, Body, Outgoing
+
+__all__ = ["Feed"]
+
+# Seconds: no time at all would not even let a read take what is there.
+_MIN_READ_TIMEOUT = 0.005
+
+
+class Feed:
+    """Tells a machine what happens to its requests.
+
+    Args:
+        machine: a session or an operation.
+        what: what an interruption interrupts, as in "the append".
+    """
+
+    def __init__(self, machine: Machine, what: str) -> None:
+        self._machine = machine
+        self._what = what
+        self._request_id = 0
+        self._url = ""
+        # Seconds that httpx lets any read take, unless told otherwise.
+        self._usual_timeout = 0.0
+
+    def asked(self) -> Asked | None:
+        """What the machine wants done; None when it wants nothing."""
+        actions = self._machine.data_to_send(time.monotonic())
+        return Asked.collect(actions) if actions else None
+
+    def seconds_left(self) -> float | None:
+        """How long until the machine has something to do by itself; None when it never has."""
+        deadline = self._machine.next_timeout()
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def time_has_come(self) -> None:
+        """The machine's time may have come."""
+        self._machine.handle_timeout(time.monotonic())
+
+    # A request
+
+    def begin(self, outgoing: Outgoing) -> None:
+        """`outgoing` is about to be sent."""
+        self._request_id = outgoing.opened.request_id
+        self._url = outgoing.opened.request.url
+
+    def build(self, http: httpx.Client | httpx.AsyncClient, outgoing: Outgoing) -> httpx.Request:
+        """The request for httpx. The machine is told what is taken of its body."""
+        request = http.build_request(
+            outgoing.opened.request.method, self._url, headers=outgoing.headers()
+        )
+        self._usual_timeout = request.extensions["timeout"]["read"]
+        request.stream = Body(self._sending(request, outgoing))
+        return request
+
+    def _sending(self, request: httpx.Request, outgoing: Outgoing) -> Iterator[bytes]:
+        """The body's pieces; one was taken when the next one is asked for."""
+        number = outgoing.opened.request_id
+        for piece in outgoing.pieces():
+            yield piece
+            self._machine.bytes_accepted(number, len(piece), time.monotonic())
+        # httpx waits for the head next.
+        self._wait(request, _MIN_READ_TIMEOUT)
+
+    def _wait(self, request: httpx.Request, min_timeout: float) -> None:
+        """The next bytes are waited for, as long as the machine would."""
+        self._machine.start_waiting(time.monotonic())
+        left = self.seconds_left()
+        if left is not None:
+            set_read_timeout(request, max(min_timeout, left))
+
+    # Its answer
+
+    def head(self, response: httpx.Response) -> None:
+        """The answer has begun."""
+        headers = lower_headers(response.headers)
+        self._machine.receive_response(
+            self._request_id, response.status_code, headers, time.monotonic()
+        )
+
+    def wait_for_data(self, request: httpx.Request) -> None:
+        """The next bytes of the answer are waited for.
+
+        httpx looks the time-out up before the first of them, and uses it for every later read: it
+        must not be short because the head was late.
+        """
+        self._wait(request, self._usual_timeout)
+
+    def data(self, data: bytes | None) -> None:
+        """Bytes of the answer, or None for its end."""
+        now = time.monotonic()
+        if data is None:
+            self._machine.receive_eof(self._request_id, now)
+        else:
+            self._machine.receive_data(self._request_id, data, now)
+            # An answer that trickles for ever never makes a read time out.
+            self._machine.handle_timeout(now)
+
+    # What can come between
+
+    def failed(self, error: Exception) -> None:
+        """httpx has raised `error`, one of `FOREIGN_ERRORS`."""
+        now = time.monotonic()
+        if isinstance(error, httpx.ReadTimeout):
+            # The machine knows better what did not come in time.
+            self._machine.handle_timeout(now)
+        self._machine.connection_lost(self._request_id, to_our_error(error, self._url), now)
+
+    def closed(self) -> None:
+        """The client is closed, so that nothing can be sent."""
+        error = LocalProtocolError("the client is closed")
+        self._machine.connection_lost(self._request_id, error, time.monotonic())
+
+    def interrupted(self, cause: BaseException) -> None:
+        """Control-C, or a cancellation: what the service made of the request is unknown."""
+        error = TransportError(f"{self._what} was interrupted")
+        error.__cause__ = cause
+        self._machine.connection_lost(self._request_id, error, time.monotonic())
