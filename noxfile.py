@@ -83,3 +83,10 @@ def bench(session: nox.Session) -> None:
         session.error("name a script: nox -s bench -- tests/benchmarks/NAME.py [ARGUMENT...]")
     install_wheel(session, "[all]")
     session.run("python", *session.posargs)
+
+
+@nox.session(default=False)
+def simulate(session: nox.Session) -> None:
+    """Simulate sessions under faults: `nox -s simulate -- --seeds 20000`."""
+    install_wheel(session, "[all]")
+    session.run("python", "-P", "-m", "simulation", *session.posargs, env={"PYTHONPATH": "tests"})
