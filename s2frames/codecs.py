@@ -57,19 +57,21 @@ class Codec(Generic[_T]):
         Raises `CodecError` when the callable raises or returns anything but bytes, and
         `FrameSizeError` when it returns none: a frame cannot carry an empty payload.
         """
-        kind = type(message).__name__
+        # Runs for every message: what most codecs give, bytes, comes without a call more.
         try:
-            encoded = self._encode(message)
-            payload = _to_bytes(encoded)
+            payload = self._encode(message)
+            if type(payload) is not bytes:
+                payload = _to_bytes(payload)
         except _MissingExtra:
             raise
         except Exception as error:
             raise CodecError(
-                f"the codec {self.name} cannot encode a {kind}: {_reason(error)}"
+                f"the codec {self.name} cannot encode a {type(message).__name__}: {_reason(error)}"
             ) from error
         if not payload:
             raise FrameSizeError(
-                f"the codec {self.name} encodes this {kind} to 0 bytes; a payload has at least 1"
+                f"the codec {self.name} encodes this {type(message).__name__} to 0 bytes; "
+                "a payload has at least 1"
             )
         return payload
 

@@ -8,8 +8,12 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from struct import Struct
+from typing import Any, final
+
+from attrs import define
 
 from s2frames.classify import ClassifiedRecord, RecordKind, classify_headers
 from s2frames.dedupe import DEDUPE_SEQ, WRITER_ID
@@ -25,7 +29,7 @@ from s2frames.wire import (
     skip_unknown_field,
 )
 
-__all__ = ["BatchScanner", "RecordEncoder"]
+__all__ = ["BatchScanner", "RecordEncoder", "Run"]
 
 _EIGHT_BYTES = bytes(8)
 
@@ -124,9 +128,37 @@ _MAX_LAYOUT_BYTES = 1 << 7 * _LENGTH_BYTES
 # Layouts and writers of layouts that a scanner remembers; a writer takes about half a kilobyte.
 _MAX_LEARNED = 16 * 1024
 
+# Records that look alike are read at one go from this many on; below, the setting up costs more.
+# It begins with some and goes on with four times as many, so that what is read in vain stays in
+# proportion. After that was for nothing so many records, at most, are read one by one.
+_MIN_RUN = 8
+_FIRST_RUN = 16
+_LONGEST_RUN = 1024
+_MAX_SKIPPED = 128
+
 # A body is passed on as a view when it is big and nearly all of the batch that it keeps alive.
 _MIN_VIEW_BYTES = 64 * 1024
 _MAX_VIEW_WASTE = 1 / 64
+
+
+@final
+@define(eq=False)
+class Run:
+    """Frames of one record each that follow one another: of one writer, one size and one time."""
+
+    #: Sequence number and dedupe sequence of the first one; they count up by one.
+    seq_num: int
+    dedupe_seq: int
+    timestamp: int
+    writer_id: bytes
+    bodies: Sequence[bytes]
+
+    def records(self) -> Iterator[ClassifiedRecord]:
+        """The same, record by record."""
+        head, timestamp, writer_id = RecordKind.HEAD, self.timestamp, self.writer_id
+        for i, body in enumerate(self.bodies):
+            seq_num, dedupe_seq = self.seq_num + i, self.dedupe_seq + i
+            yield head, seq_num, timestamp, 1, len(body), dedupe_seq, writer_id, (), body
 
 
 class _Layout:
@@ -158,6 +190,11 @@ class _Layout:
         self.offset = 1 + len(encode_varint(struct.size))
         #: Bytes of the whole field.
         self.size = self.offset + struct.size
+        #: Reads field after field: tag and length first, then as `unpack_from`, but the timestamp
+        #: and what follows it in one.
+        constant_bytes = len(timestamp_field) + len(self.declared)
+        sizes = [self.offset, len(seq_field), constant_bytes, *sizes[3:]]
+        self.iter_unpack = Struct(">{}s{}s{}sQ{}s{}s".format(*sizes)).iter_unpack
 
     def learn_writer(self, writer_id: bytes) -> None:
         writer_field = _encode_read_headers((WRITER_ID, writer_id))
@@ -193,11 +230,34 @@ class BatchScanner:
         A body is `bytes`, or a view of `data` when it is big and most of it. Raises
         `RemoteProtocolError`.
         """
+        for item in self.scan_runs(data):
+            if isinstance(item, Run):
+                yield from item.records()
+            else:
+                yield item
+
+    def scan_runs(self, data: bytes) -> Iterator[ClassifiedRecord | Run]:
+        """As `scan`, with records that look alike together."""
         self.tail = tail = None
         at, size = 0, len(data)
+        window, in_vain, skipped = _FIRST_RUN, 0, 0
         while at < size:
             layout = self._layouts.get(data[at : at + _KEY_BYTES])
             if layout is not None and at + layout.size <= size:
+                if skipped:
+                    skipped -= 1
+                elif at + _MIN_RUN * layout.size <= size:
+                    count = min((size - at) // layout.size, window)
+                    run = self._read_run(layout, data, at, count)
+                    if run is not None:
+                        at += len(run.bodies) * layout.size
+                        is_whole = len(run.bodies) == window
+                        window = min(4 * window, _LONGEST_RUN) if is_whole else _FIRST_RUN
+                        in_vain = 0
+                        yield run
+                        continue
+                    window = _FIRST_RUN
+                    in_vain = skipped = min(2 * in_vain + 1, _MAX_SKIPPED)
                 record = self._read_at_one_go(layout, data, at + layout.offset)
                 if record is not None:
                     at += layout.size
@@ -215,6 +275,29 @@ class BatchScanner:
             else:
                 at = skip_unknown_field(data, at, size, known=(1, 2))
         self.tail = tail
+
+    def _read_run(self, layout: _Layout, data: bytes, at: int, count: int) -> Run | None:
+        """Of `count` records from `at` on the first ones that look alike, if there are enough."""
+        first = self._read_at_one_go(layout, data, at + layout.offset)
+        if first is None:
+            return None
+        _, seq_num, timestamp, _, _, dedupe_seq, writer_id, _, _ = first
+        region = memoryview(data)[at : at + count * layout.size]
+        keys, seqs, constants, numbers, writers, bodies = zip(
+            *layout.iter_unpack(region), strict=True
+        )
+        count = min(
+            _count_alike(keys, repeat(keys[0], count)),
+            _count_alike(constants, repeat(constants[0], count)),
+            _count_alike(writers, repeat(writers[0], count)),
+            _count_alike(numbers, range(dedupe_seq, dedupe_seq + count)),
+            _count_alike(seqs, _seq_fields(seq_num, count)),
+        )
+        if count < _MIN_RUN or not writer_id:
+            return None
+        self._seq_num = seq_num + count - 1
+        self._next_seq_field = int.from_bytes(seqs[count - 1], "little") + 0x100
+        return Run(seq_num, dedupe_seq, timestamp, writer_id, bodies[:count])
 
     def _read_at_one_go(self, layout: _Layout, data: bytes, at: int) -> ClassifiedRecord | None:
         seq_field, timestamp_field, declared, dedupe_seq, writer, body = layout.unpack_from(
@@ -279,6 +362,35 @@ class BatchScanner:
             known.learn_writer(writer_id)
         else:
             self._layouts[key] = layout
+
+
+def _count_alike(found: tuple[Any, ...], expected: Iterable[Any]) -> int:
+    """How many of the first ones are as expected."""
+    wanted = tuple(expected)
+    if found == wanted:
+        return len(found)
+    return next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+
+
+# The first two bytes of the field of a number that has more: the tag, and its seven lowest bits.
+_SEQ_FIELD_STARTS = tuple(_SEQ_NUM_TAG + bytes((0x80 | bits,)) for bits in range(0x80))
+
+
+def _seq_fields(first: int, count: int) -> list[bytes]:
+    """The fields of so many sequence numbers."""
+    fields: list[bytes] = []
+    end = first + count
+    while first < end:
+        # Up to where the seven lowest bits turn to zero the rest stays the same.
+        stop = min(end, (first | 0x7F) + 1)
+        if first < 0x80:
+            fields += [_SEQ_NUM_TAG + bytes((number,)) for number in range(first, stop)]
+        else:
+            rest = encode_varint(first >> 7)
+            low = first & 0x7F
+            fields += [start + rest for start in _SEQ_FIELD_STARTS[low : low + stop - first]]
+        first = stop
+    return fields
 
 
 def _delimit(data: bytes, at: int, size: int) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from typing import Generic, Literal, TypeVar
 
 from attrs import define
 
-from s2frames.codecs import Codec
-from s2frames.errors import CodecError, FrameLost, LocalProtocolError
+from s2frames.codecs import BYTES, Codec
+from s2frames.errors import CodecError, FrameLost, LocalProtocolError, S2FramesError
 from s2frames.events import CaughtUp, FrameDropped, FrameReceived, GapDetected
 from s2frames.read import ReadEvent
 from s2frames.records import Header, StreamPosition
@@ -63,6 +63,8 @@ class Inbox(Generic[T]):
         self._on_corrupt = on_corrupt
         self._on_retry = on_retry
         self._on_caught_up = on_caught_up
+        # Events of `take_all` that come after one that raised.
+        self._left: list[ReadEvent] = []
 
     def take(self, event: ReadEvent) -> ReceivedMessage[T] | None:
         """The message in an event, or None when there is none in it.
@@ -85,6 +87,40 @@ class Inbox(Generic[T]):
         elif isinstance(event, SessionEnded) and event.error is not None:
             raise event.error
         return None
+
+    @property
+    def has_left(self) -> bool:
+        """Whether `take_all` has events left from before."""
+        return bool(self._left)
+
+    def take_all(self, events: list[ReadEvent]) -> list[T]:
+        """The messages in the events, and in those left from before.
+
+        Raises as `take`, for the first event if it must; a later one that must is left for the next
+        call, with those behind it.
+        """
+        events = self._left + events if self._left else events
+        self._left = []
+        if self._codec is BYTES and set(map(type, events)) == {FrameReceived}:
+            return [event.payload for event in events]  # type: ignore[union-attr, misc]
+        messages: list[T] = []
+        decode = self._codec.decode
+        for index, event in enumerate(events):
+            try:
+                if type(event) is FrameReceived:
+                    messages.append(decode(event.payload))
+                else:
+                    self.take(event)
+            except S2FramesError:
+                if messages:
+                    self._left = events[index:]
+                    return messages
+                self._left = events[index + 1 :]
+                if type(event) is FrameReceived:
+                    # Again, for the error that says where it is.
+                    self._decode(event)
+                raise
+        return messages
 
     def _decode(self, frame: FrameReceived) -> ReceivedMessage[T]:
         try:

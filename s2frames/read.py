@@ -232,6 +232,32 @@ class ReadProtocol:
         while (event := self._next_event()) is not None:
             yield event
 
+    def events_at_once(self) -> list[ReadEvent]:
+        """As `events_received`, many at a time; empty when nothing has arrived.
+
+        The session is then past all of them: checkpoints are as of the last one.
+        """
+        if self._messages_left is not None or self._found is not None:
+            # Which of them are handed out is found out one by one.
+            event = self._next_event()
+            return [] if event is None else [event]
+        events: list[ReadEvent] = []
+        while not events and self._state not in _OVER:
+            try:
+                # What was taken before an error stays taken.
+                events.extend(self._batch)
+                is_batch_over = not events and self._state not in _OVER
+                if is_batch_over and not self._next_batch():
+                    return events
+            except S2FramesError as error:
+                retrying = self._fail_attempt(error)
+                if retrying is not None:
+                    events.append(retrying)
+        if not events and self._ended is not None:
+            events.append(self._ended)
+            self._ended = None
+        return events
+
     def next_timeout(self) -> float | None:
         """When to call `handle_timeout`, on the clock of `now`."""
         if self._operation is not None:

@@ -35,7 +35,7 @@ from s2frames.events import (
     RecordReceived,
     WriterForgotten,
 )
-from s2frames.framed_wire import BatchScanner
+from s2frames.framed_wire import BatchScanner, Run
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
 from s2frames.open_frame import OpenFrame, pinned_bytes
 from s2frames.records import SequencedRecord, StreamPosition
@@ -255,7 +255,7 @@ class FrameReader:
         Raises `RemoteProtocolError` when `data` is no such message.
         """
         self._enter()
-        return self._events(self._scanner.scan(data), partial(self._end_batch, self._next_seq))
+        return self._events(self._scanner.scan_runs(data), partial(self._end_batch, self._next_seq))
 
     def receive_eof(self) -> Iterator[ReaderEvent]:
         """No more records come: tells which frames are incomplete.
@@ -305,12 +305,25 @@ class FrameReader:
 
     def _events(
         self,
-        records: Iterable[ClassifiedRecord],
+        records: Iterable[ClassifiedRecord | Run],
         end: Callable[[], Iterator[ReaderEvent]],
     ) -> Iterator[ReaderEvent]:
         # One generator for all of it: every level more is passed through for every message.
         try:
-            for record in records if self._dedupe else _without_numbers(records):
+            for record in self._singly(records):
+                if type(record) is Run:
+                    lane = self._begin_run(record)
+                    seq_num, dedupe_seq = record.seq_num, record.dedupe_seq
+                    timestamp, writer_id, stats = record.timestamp, lane.writer_id, self.stats
+                    for body in record.bodies:
+                        lane.delivered = lane.accepted = dedupe_seq
+                        dedupe_seq += 1
+                        start = seq_num
+                        self._next_seq = seq_num = start + 1
+                        stats.records += 1
+                        stats.frames += 1
+                        yield FrameReceived(body, start, seq_num, timestamp, writer_id, ())
+                    continue
                 seq_num = record[1]
                 if seq_num >= self._end:
                     yield from self._stop(seq_num)
@@ -328,6 +341,45 @@ class FrameReader:
             self._is_iterated = False
             raise
         yield from end()
+
+    def _singly(
+        self, records: Iterable[ClassifiedRecord | Run]
+    ) -> Iterator[ClassifiedRecord | Run]:
+        """The records one by one, but for runs in which every record is a frame to be delivered."""
+        for item in records:
+            if type(item) is not Run:
+                yield item if self._dedupe else _without_number(item)
+            elif self._is_plain(item):
+                yield item
+            elif self._dedupe:
+                yield from item.records()
+            else:
+                yield from map(_without_number, item.records())
+
+    def _is_plain(self, run: Run) -> bool:
+        """Whether nothing has to be done about the run's records but to deliver them."""
+        lane = self._idle.get(run.writer_id)
+        return (
+            self._dedupe
+            and run.seq_num == self._next_seq
+            and run.seq_num >= self._replay_until
+            and run.seq_num + len(run.bodies) <= self._end
+            and not self._open
+            and len(self._idle) < self._max_writers
+            and len(run.bodies[0]) <= self._max_frame_bytes
+            and (lane is None or run.dedupe_seq > lane.accepted)
+        )
+
+    def _begin_run(self, run: Run) -> _Lane:
+        """The lane of a run; the rest of its records is like the first."""
+        lane = self._idle.get(run.writer_id)
+        if lane is None:
+            lane = _Lane(run.writer_id, lane_writer_id(run.writer_id))
+        elif run.dedupe_seq > lane.accepted + 1:
+            self.stats.sequence_gaps += 1
+        if lane is not self._latest:
+            self._touch_idle(lane)
+        return lane
 
     def _stop(self, seq_num: int) -> Iterator[ReaderEvent]:
         """A record that is not to be taken: nothing more comes before `end`."""
@@ -652,9 +704,9 @@ def _holds(lane: _Lane) -> bool:
     return lane.frame is not None and not lane.frame.is_awaited
 
 
-def _without_numbers(records: Iterable[ClassifiedRecord]) -> Iterator[ClassifiedRecord]:
-    for kind, seq_num, timestamp, num_records, num_bytes, _, key, headers, body in records:
-        yield kind, seq_num, timestamp, num_records, num_bytes, _NO_SEQ, key, headers, body
+def _without_number(record: ClassifiedRecord) -> ClassifiedRecord:
+    kind, seq_num, timestamp, num_records, num_bytes, _, key, headers, body = record
+    return kind, seq_num, timestamp, num_records, num_bytes, _NO_SEQ, key, headers, body
 
 
 def _describe_drop(lane: _Lane, reason: DropReason, detail: str) -> FrameDropped:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from s2frames.chunking import chunk_bytes
 from s2frames.classify import ClassifiedRecord, RecordKind, classify
 from s2frames.dedupe import DEDUPE_SEQ, WRITER_ID, inject_dedupe_headers
 from s2frames.errors import RemoteProtocolError
-from s2frames.framed_wire import BatchScanner, RecordEncoder
+from s2frames.framed_wire import BatchScanner, RecordEncoder, Run
 from s2frames.framing import frame_chunks_to_records, make_frame_headers
 from s2frames.records import Record, SequencedRecord, StreamPosition, metered_bytes
 from s2frames.u64 import U64_MAX, encode_u64
@@ -473,3 +475,95 @@ def test_a_scanner_reads_what_an_encoder_wrote() -> None:
     [record] = frame([b"abc"], seq=9, writer="w")
     [scanned] = BatchScanner().scan(encode(place([record], 4)))
     assert scanned == (RecordKind.HEAD, 4, 1_700_000_000_000, 1, 3, 9, b"w", (), b"abc")
+
+
+# Runs
+
+
+def run_of(count: int, first: int, *, seq: int = 0, writer: str = "w") -> list[SequencedRecord]:
+    """Records that look alike."""
+    records = [head(b"%06d" % i, seq=seq + i, writer=writer) for i in range(count)]
+    return [evolve(record, timestamp=77) for record in place_at(records, first)]
+
+
+def runs_in(scanner: BatchScanner, data: bytes) -> list[int]:
+    """How many records each run has."""
+    return [len(item.bodies) for item in scanner.scan_runs(data) if isinstance(item, Run)]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 15, 16, 17, 80, 81, 1000])
+@pytest.mark.parametrize("first", [1, 100, 2**7 - 4, 2**14 - 4, 2**21 - 9, 2**63])
+def test_records_that_look_alike(count: int, first: int) -> None:
+    scanner = BatchScanner()
+    data = encode(run_of(count, first), tail=first + count)
+    compare([data] * 2, scanner)
+    assert scanner.tail is not None
+    # As many as there are, but for those before the layout is known or where it changes.
+    assert sum(runs_in(scanner, data)) >= count - 24
+
+
+def test_runs_grow() -> None:
+    scanner = BatchScanner()
+    data = encode(run_of(1000, 2**15))
+    compare([data], scanner)
+    assert runs_in(scanner, data) == [16, 64, 256, 664]
+
+
+CHANGES: dict[str, Callable[[SequencedRecord], SequencedRecord]] = {
+    "number": lambda r: evolve(r, seq_num=r.seq_num + 1),
+    "time": lambda r: evolve(r, timestamp=78),
+    "dedupe": lambda r: evolve(r, headers=(*r.headers[:2], (DEDUPE_SEQ, bytes(8)), r.headers[3])),
+    "writer": lambda r: evolve(r, headers=(*r.headers[:3], (WRITER_ID, b"v"))),
+    "name": lambda r: evolve(r, headers=((b"_frame_recordx", bytes(8)), *r.headers[1:])),
+    "declared": lambda r: evolve(r, headers=(*make_frame_headers(6, 2), *r.headers[2:])),
+    "size": lambda r: evolve(r, body=b"1234567"),
+    "smaller": lambda r: evolve(r, body=b"12345"),
+    "plain": lambda r: evolve(r, headers=()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("places", [{0}, {7}, {8}, {15, 16}, {20}, {39}, set(range(0, 40, 2))])
+def test_a_record_that_does_not_look_alike(
+    change: Callable[[SequencedRecord], SequencedRecord], places: set[int]
+) -> None:
+    records = run_of(40, 1000)
+    changed = [change(r) if i in places else r for i, r in enumerate(records)]
+    scanner = BatchScanner()
+    compare([encode(records), encode(changed), encode(changed)], scanner)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["u", "v"]), st.integers(0, 2))))
+def test_runs_that_take_turns(parts: list[tuple[int, str, int]]) -> None:
+    records: list[SequencedRecord] = []
+    seqs = {"u": 0, "v": 0}
+    for count, writer, gap in parts:
+        start = 300 + len(records)
+        records += run_of(count, start, seq=seqs[writer] + gap, writer=writer)
+        seqs[writer] += count + gap
+    if records:
+        compare([encode(records)] * 3)
+
+
+def test_what_is_read_in_vain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    read_run = BatchScanner._read_run
+
+    def count_tries(self: BatchScanner, layout: Any, data: bytes, at: int, count: int) -> Any:
+        tried.append(count)
+        return read_run(self, layout, data, at, count)
+
+    monkeypatch.setattr(BatchScanner, "_read_run", count_tries)
+    # Two writers take turns, in records of one size.
+    records = [
+        record
+        for i in range(500)
+        for record in (
+            *run_of(1, 300 + 2 * i, seq=i, writer="u"),
+            *run_of(1, 301 + 2 * i, seq=i, writer="v"),
+        )
+    ]
+    compare([encode(records)] * 2)
+    assert len(tried) < 40
+    assert max(tried) == 16

@@ -242,3 +242,66 @@ def test_iteration_goes_on_after_errors(on_corrupt: Any, expected: list[object])
     assert take_all(protocol, Inbox(TEXT, on_corrupt)) == expected
     assert protocol.stats.dropped[DropReason.OVERFLOW] == 1
     assert protocol.checkpoint().read_from == 6
+
+
+# Many at a time
+
+
+def test_many_messages_at_a_time() -> None:
+    inbox = Inbox(TEXT)
+    events: list[ReadEvent] = [received(b"a"), CaughtUp(StreamPosition(5, 0)), received(b"b", 5)]
+    assert inbox.take_all(events) == ["a", "b"]
+    assert inbox.take_all([]) == []
+    assert not inbox.has_left
+
+
+def test_what_comes_before_an_error_is_handed_out_first() -> None:
+    inbox = Inbox(TEXT)
+    lost = dropped(DropReason.OVERFLOW)
+    events: list[ReadEvent] = [received(b"a"), lost, received(b"b"), received(b"\xff", 7)]
+    assert inbox.take_all([*events, received(b"c")]) == ["a"]
+    assert inbox.has_left
+    with pytest.raises(FrameLost):
+        inbox.take_all([])
+    assert inbox.take_all([]) == ["b"]
+    with pytest.raises(CodecError, match="the message at 7") as caught:
+        inbox.take_all([])
+    assert caught.value.payload == b"\xff"
+    assert inbox.take_all([received(b"d")]) == ["c", "d"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                received(b"a"),
+                received(b"\xff"),
+                dropped(DropReason.OVERFLOW),
+                dropped(DropReason.ORPHAN),
+                CaughtUp(StreamPosition(5, 0)),
+                SessionEnded(TransportError("lost")),
+            ]
+        )
+    ),
+    st.data(),
+)
+def test_all_at_a_time_is_as_one_by_one(events: list[ReadEvent], data: st.DataObject) -> None:
+    singly: list[object] = []
+    inbox = Inbox(TEXT)
+    for event in events:
+        try:
+            taken = inbox.take(event)
+        except S2FramesError as error:
+            singly.append(str(error))
+        else:
+            singly += [] if taken is None else [taken.message]
+    at_once: list[object] = []
+    inbox = Inbox(TEXT)
+    while events or inbox.has_left:
+        count = data.draw(st.integers(0, len(events)))
+        some, events = events[:count], events[count:]
+        try:
+            at_once += inbox.take_all(some)
+        except S2FramesError as error:
+            at_once.append(str(error))
+    assert at_once == singly

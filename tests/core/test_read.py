@@ -24,6 +24,7 @@ from reading import (
     C,
     advised,
     answer,
+    append,
     batch,
     error_in,
     events_of,
@@ -1105,3 +1106,39 @@ def test_an_error_that_never_ends_has_the_time_that_its_head_gave_it() -> None:
     machine.handle_timeout(1.0 + LIVENESS_TIMEOUT)
     assert CloseRequest(1) in machine.data_to_send(21.0)
     assert isinstance(error_in(machine), TransportError)
+
+
+# Many events at a time
+
+
+@pytest.mark.parametrize("options", [{}, {"follow": True}, {"limit": 2}, {"end": 3}], ids=str)
+@pytest.mark.parametrize("ends", ["eof", "loss", "refusal", "open"])
+def test_events_at_once_are_the_events(options: dict[str, Any], ends: str) -> None:
+    def feed() -> ReadProtocol:
+        machine = reading(batch([*A, *frame([b"x", b"y"]), *B]), batch(C, 4), **options)
+        if ends == "eof":
+            machine.receive_eof(1, 0.0)
+        elif ends == "loss":
+            machine.connection_lost(1, LOST, 0.0)
+        elif ends == "refusal":
+            machine.receive_data(1, encode_terminal(404, b"{}"), 0.0)
+        return machine
+
+    at_once: list[ReadEvent] = []
+    machine = feed()
+    while events := machine.events_at_once():
+        at_once += events
+    other = feed()
+    assert list(map(str, at_once)) == list(map(str, events_of(other)))
+    assert machine.state is other.state
+    assert machine.checkpoint() == other.checkpoint()
+    assert machine.next_timeout() == other.next_timeout()
+
+
+def test_events_at_once_of_the_last_messages() -> None:
+    world = World()
+    append(world, *frame([b"a"]), *frame([b"b"]), *frame([b"c"]))
+    client = world.join_read(make(last=2))
+    client.machine.events_received = lambda: iter(client.machine.events_at_once())  # type: ignore[method-assign]
+    world.run(lambda: client.machine.is_over)
+    assert payloads(client.events) == [b"b", b"c"]

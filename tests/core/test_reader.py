@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import islice
 from typing import Any
 
@@ -1274,3 +1275,85 @@ def test_every_prefix_of_a_stream_gives_a_prefix_of_its_messages(records: list[R
     for end in range(len(records)):
         part = payloads(read(FrameReader(), place(records[:end])))
         assert part == whole[: len(part)]
+
+
+# Runs: records that look alike are taken together, and it must not show
+
+
+def similar(count: int, *, seq: int = 0, writer: str = "w", size: int = 6) -> list[Record]:
+    """Messages of one record that look alike."""
+    return [head(b"%0*d" % (size, i), seq=seq + i, writer=writer) for i in range(count)]
+
+
+def step_by_step(events: Iterator[ReaderEvent], reader: FrameReader) -> list[object]:
+    """Each event, and where the reader is then."""
+    seen: list[object] = []
+    for event in events:
+        seen += (event, reader.checkpoint(), deepcopy(reader.stats))
+    return seen
+
+
+def check_runs(records: Sequence[Record], first: int, **options: Any) -> None:
+    """A reader makes of an encoded batch what it makes of its records one by one."""
+    placed = place(records, first, timestamp=77)
+    at_once, singly = (FrameReader(**options) for _ in range(2))
+    # The first batch teaches the scanner what the records look like.
+    for part in (placed[:20], placed[20:]):
+        batch = encode(part)
+        found = step_by_step(at_once.receive_batch(batch), at_once)
+        assert found == step_by_step(singly.receive_records(part), singly)
+    assert at_once.stats == singly.stats
+    assert at_once.checkpoint() == singly.checkpoint()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"start": 1},
+        {"start": 5},
+        {"end": 70},
+        {"end": 25},
+        {"dedupe": False},
+        {"max_writers": 1},
+        {"max_frame_bytes": 5},
+    ],
+    ids=str,
+)
+def test_a_run_is_read_like_its_records(options: dict[str, Any]) -> None:
+    check_runs(similar(100), 5, **options)
+
+
+OTHERS: dict[str, list[Record]] = {
+    "repeats": similar(30, seq=40),
+    "a gap": similar(30, seq=200),
+    "another writer": similar(30, writer="v"),
+    "an open frame": frame([b"1", b"2", b"3"], seq=100, writer="w")[:2],
+    "another's open frame": frame([b"1", b"2", b"3"], seq=0, writer="v")[:2],
+    "a command": [trim(0)],
+    "a plain record": [Record(b"plain")],
+    "another size": similar(30, seq=100, size=7),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("options", [{}, {"dedupe": False}, {"max_writers": 1}], ids=str)
+def test_a_run_beside_something_else(other: list[Record], options: dict[str, Any]) -> None:
+    check_runs([*similar(60), *other, *similar(60, seq=60), *similar(60, seq=300)], 5, **options)
+
+
+@pytest.mark.parametrize("taken", range(0, 101, 7))
+def test_a_checkpoint_inside_a_run(taken: int) -> None:
+    records = place(similar(100), 5, timestamp=77)
+    reader = FrameReader(start=5)
+    events = reader.receive_batch(encode(records))
+    for _ in range(taken):
+        next(events)
+    resumed = FrameReader.resume(reader.checkpoint())
+    assert resumed.next_seq_num == 5 + taken
+    rest = payloads(resumed.receive_batch(encode(records[taken:])))
+    assert rest == [record.body for record in records[taken:]]
+    # What a retry appends once more is known.
+    again = place(similar(100), 105, timestamp=77)
+    assert payloads(resumed.receive_batch(encode(again))) == []
+    assert resumed.stats.duplicates == 100
