@@ -238,10 +238,20 @@ class AppendProtocol:
         return self.is_full or is_to_be_sent_again or (linger is not None and now >= linger)
 
     @property
+    def is_over(self) -> bool:
+        """Whether the session has ended; how is the last event."""
+        return self._state in _ENDED
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything accepted is durable."""
+        return self._writer.is_idle
+
+    @property
     def is_drained(self) -> bool:
         """Whether everything accepted is durable and no request is open."""
         is_at_rest = self._state in (AppendState.IDLE, AppendState.CLOSED)
-        return self._writer.is_idle and is_at_rest
+        return self.is_durable and is_at_rest
 
     def pending(self) -> Pending:
         """What was accepted and is not known to be durable, and how to go on with it."""
@@ -304,10 +314,10 @@ class AppendProtocol:
         self._is_closing = True
         self._is_flushing = True
 
-    def abort(self) -> None:
+    def abort(self, why: str = "the session was aborted") -> None:
         """End now: send nothing more and close the open request. Idempotent."""
         if self._state not in _ENDED:
-            self._end(LocalProtocolError("the session was aborted"))
+            self._end(LocalProtocolError(why))
 
     def _check_open(self) -> None:
         if self._state in _ENDED or self._is_closing:

@@ -1,4 +1,4 @@
-"""The items of a list that comes in pages."""
+"""The items of a list that comes in pages, whatever gets them."""
 
 from __future__ import annotations
 

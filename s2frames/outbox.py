@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from attrs import define
+
 from s2frames.append import AppendEvent, AppendProtocol
 from s2frames.codecs import Codec
-from s2frames.errors import S2FramesError
+from s2frames.errors import LocalProtocolError, S2FramesError
 from s2frames.events import Appended, FramesDurable
 from s2frames.records import Header
 from s2frames.session import Retrying, SessionEnded
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Ticket"]
 
 T = TypeVar("T")
 
@@ -40,7 +42,17 @@ class Outbox(Generic[T]):
         self._on_retry = on_retry
         self._awaited: dict[int, Appended | None] = {}
         self._listeners: list[Listener[T]] = []
+        # What is not settled, in the order of the messages.
+        self._tickets: deque[Ticket] = deque()
+        # What happened and was not taken yet.
+        self._events: deque[AppendEvent] = deque()
         self._error: S2FramesError | None = None
+        self._num_accepted = 0
+
+    @property
+    def num_accepted(self) -> int:
+        """How many messages were accepted."""
+        return self._num_accepted
 
     def put(
         self,
@@ -55,7 +67,49 @@ class Outbox(Generic[T]):
         Raises `CodecError`, what `FrameWriter.send` raises, and the error that ended the session.
         """
         self.check()
-        return self._protocol.send(self._codec.encode(message), headers, timestamp, now=now)
+        frame = self._protocol.send(self._codec.encode(message), headers, timestamp, now=now)
+        self._num_accepted += 1
+        return frame
+
+    def put_many(self, messages: Iterable[T], *, now: float, note: Callable[[range], None]) -> None:
+        """Accept messages; `note` is told the numbers of those that are accepted.
+
+        Raises as `put`, for the first message that cannot be sent; those before it are accepted.
+        """
+        self.check()
+        payloads: list[bytes] = []
+        try:
+            payloads.extend(map(self._codec.encode, messages))
+        finally:
+            # Also what was encoded before the codec failed.
+            self._send_many(payloads, now, note)
+
+    def _send_many(self, payloads: list[bytes], now: float, note: Callable[[range], None]) -> None:
+        try:
+            frames = self._protocol.send_many(payloads, now=now)
+        except S2FramesError:
+            # One of them cannot be sent: those before it can.
+            for payload in payloads:
+                frame = self._protocol.send(payload, now=now)
+                self._num_accepted += 1
+                note(range(frame, frame + 1))
+        else:
+            self._num_accepted += len(frames)
+            note(frames)
+
+    def submit(
+        self,
+        message: T,
+        headers: Iterable[Header] = (),
+        timestamp: int | None = None,
+        *,
+        now: float,
+        on_settled: Callable[[Ticket], None],
+    ) -> Ticket:
+        """Accept a message; `on_settled` is told when it is known what became of it. As `put`."""
+        ticket = Ticket(self.put(message, headers, timestamp, now=now), on_settled)
+        self._tickets.append(ticket)
+        return ticket
 
     def check(self) -> None:
         """Raise the error that ended the session, if one did."""
@@ -92,12 +146,19 @@ class Outbox(Generic[T]):
         return appended
 
     def take(self, events: Iterable[AppendEvent]) -> None:
-        """Take what happened in the session."""
-        for event in events:
+        """Take what happened in the session.
+
+        When `on_retry` raises, what comes after that is taken the next time.
+        """
+        self._events.extend(events)
+        while self._events:
+            event = self._events.popleft()
             if isinstance(event, FramesDurable):
                 self._note(event)
             elif isinstance(event, SessionEnded):
                 self._error = event.error
+                while self._tickets:
+                    self._tickets.popleft().settle(None, event.error)
             elif self._on_retry is not None:
                 self._on_retry(event)
 
@@ -106,8 +167,11 @@ class Outbox(Generic[T]):
         for frame in self._awaited:
             if frame in frames:
                 self._awaited[frame] = event.appended(frame)
+        while self._tickets and self._tickets[0].frame < frames.stop:
+            ticket = self._tickets.popleft()
+            ticket.settle(event.appended(ticket.frame), None)
         for listener in self._listeners:
-            listener.note(event, frames)
+            listener.note(event)
 
 
 class Listener(Generic[T]):
@@ -116,7 +180,8 @@ class Listener(Generic[T]):
     def __init__(self, outbox: Outbox[T], on_durable: Callable[[Appended], None] | None) -> None:
         self._outbox = outbox
         self._on_durable = on_durable
-        self._frames: set[int] = set()
+        # The messages that are not durable, in order, as ranges of numbers.
+        self._frames: deque[range] = deque()
         # What `on_durable` was not told yet.
         self._news: deque[Appended] = deque()
         #: Where the first message starts and the last durable one ends; None before there is one.
@@ -124,26 +189,60 @@ class Listener(Generic[T]):
 
     def put(self, message: T, *, now: float) -> None:
         """Accept a message. As `Outbox.put`."""
-        self._frames.add(self._outbox.put(message, now=now))
+        frame = self._outbox.put(message, now=now)
+        self._frames.append(range(frame, frame + 1))
+
+    def put_many(self, messages: Iterable[T], *, now: float) -> None:
+        """Accept messages. When one cannot be sent it raises, and those before it are accepted."""
+        self._outbox.put_many(messages, now=now, note=self._frames.append)
 
     @property
     def is_durable(self) -> bool:
         """Whether all messages put so far are durable."""
         return not self._frames
 
-    def note(self, event: FramesDurable, frames: range) -> None:
-        """Take the news that `frames` are durable."""
-        for frame in frames:
-            if frame not in self._frames:
-                continue
-            self._frames.remove(frame)
-            appended = event.appended(frame)
-            start = appended.start if self.appended is None else self.appended.start
-            self.appended = Appended(start, appended.end)
-            if self._on_durable is not None:
-                self._news.append(appended)
+    def note(self, event: FramesDurable) -> None:
+        """Take the news that frames are durable."""
+        end = event.first_frame + event.num_frames
+        while self._frames and self._frames[0].start < end:
+            frames = self._frames.popleft()
+            if frames.stop > end:
+                self._frames.appendleft(range(end, frames.stop))
+                frames = range(frames.start, end)
+            self._note_frames(event, frames)
+
+    def _note_frames(self, event: FramesDurable, frames: range) -> None:
+        last = event.appended(frames[-1])
+        if self.appended is None:
+            self.appended = event.appended(frames[0])
+        self.appended = Appended(self.appended.start, last.end)
+        if self._on_durable is not None:
+            self._news.extend(event.appended(frame) for frame in frames)
 
     def tell(self) -> None:
         """Tell `on_durable` the news, in order. What is left when it raises is told next time."""
         while self._news and self._on_durable is not None:
             self._on_durable(self._news.popleft())
+
+
+@define(eq=False)
+class Ticket:
+    """A message that was accepted, and what became of it."""
+
+    frame: int
+    _on_settled: Callable[[Ticket], None]
+    _appended: Appended | None = None
+    _error: S2FramesError | None = None
+
+    def result(self) -> Appended:
+        """Where the message is. Raises the error that ended the session before it was durable."""
+        if self._error is not None:
+            raise self._error
+        if self._appended is None:
+            raise LocalProtocolError(f"message {self.frame} is not settled")
+        return self._appended
+
+    def settle(self, appended: Appended | None, error: S2FramesError | None) -> None:
+        """What became of it is known."""
+        self._appended, self._error = appended, error
+        self._on_settled(self)

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
 import httpx
 
-from s2frames import rest
 from s2frames.append import AppendProtocol
-from s2frames.checkpoint import Checkpoint
+from s2frames.async_calls import AsyncClientCalls, AsyncStreamCalls
 from s2frames.codecs import BYTES, Codec
-from s2frames.commands import fence_stream, probe_fencing_token, trim_stream
-from s2frames.config import BasinConfig, StreamConfig
 from s2frames.inbox import Inbox, OnCorrupt
 from s2frames.operation import Operation, Plan
 from s2frames.options import ReadOptions
 from s2frames.outbox import Outbox
 from s2frames.read import ReadProtocol
 from s2frames.records import StreamPosition
-from s2frames.recover import recover_writer
-from s2frames.rest_plans import call_plan, make_request_token
 from s2frames.session import Retrying
 from s2frames.settings import ReadSettings, Settings
 from s2frames.target import StreamTarget
-from s2frames.writer_state import WriterState
 from s2frames_httpx.async_append import AsyncAppendSession
 from s2frames_httpx.async_exchange import AsyncExchange
-from s2frames_httpx.async_pages import PagedItems
 from s2frames_httpx.async_read import AsyncReadSession
 from s2frames_httpx.burst import BurstOptions, burst_settings
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS, AsyncEmbeddedTransport
@@ -44,7 +37,7 @@ T = TypeVar("T")
 _random = random.SystemRandom().random
 
 
-class AsyncClient:
+class AsyncClient(AsyncClientCalls):
     """S2 for asyncio and trio. Tasks may share one; use it in an `async with` block, or close it.
 
     Args:
@@ -55,7 +48,7 @@ class AsyncClient:
     def __init__(
         self, settings: Settings | None = None, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self.settings = Settings() if settings is None else settings
+        super().__init__(Settings() if settings is None else settings, _random)
         #: The client underneath.
         self.http = httpx.AsyncClient(transport=transport, **client_options(self.settings))
 
@@ -76,10 +69,6 @@ class AsyncClient:
         """The stream `name` of `basin`. No request is made."""
         return AsyncStream(self, StreamTarget(self.settings, basin, name, encryption_key))
 
-    async def call(self, call: rest.Call[T]) -> T:
-        """Make a control call of `s2frames.rest`, again where that is safe and may help."""
-        return await self.run(call_plan(call))
-
     async def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of requests; see `s2frames.operation`."""
         operation = Operation(plan, self.settings, random=_random)
@@ -90,39 +79,6 @@ class AsyncClient:
         finally:
             await exchange.close()
         return operation.result()
-
-    def list_basins(self, prefix: str = "") -> AsyncIterator[rest.BasinInfo]:
-        """The basins whose names start with `prefix`, in order."""
-        return PagedItems(
-            lambda start_after: self.call(
-                rest.list_basins(self.settings, prefix=prefix, start_after=start_after)
-            )
-        )
-
-    async def create_basin(self, name: str, config: BasinConfig | None = None) -> None:
-        """Make a basin. Raises `ServiceError` (409) when there is one of that name."""
-        token = make_request_token(_random)
-        await self.call(rest.create_basin(self.settings, name, config, request_token=token))
-
-    async def ensure_basin(self, name: str, config: BasinConfig | None = None) -> rest.Provisioned:
-        """Make a basin, or give the one there is this config, all of it."""
-        return await self.call(rest.ensure_basin(self.settings, name, config))
-
-    async def basin_config(self, name: str) -> BasinConfig:
-        """The config of a basin."""
-        return await self.call(rest.get_basin_config(self.settings, name))
-
-    async def delete_basin(self, name: str) -> None:
-        """Remove a basin and all its streams."""
-        await self.call(rest.delete_basin(self.settings, name))
-
-    def list_streams(self, basin: str, prefix: str = "") -> AsyncIterator[rest.StreamInfo]:
-        """The streams of a basin whose names start with `prefix`, in order."""
-        return PagedItems(
-            lambda start_after: self.call(
-                rest.list_streams(self.settings, basin, prefix=prefix, start_after=start_after)
-            )
-        )
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""
@@ -140,85 +96,12 @@ class AsyncClient:
         await self.close()
 
 
-class AsyncStream:
+class AsyncStream(AsyncStreamCalls):
     """A stream of messages. Made by `AsyncClient.stream`."""
 
     def __init__(self, client: AsyncClient, target: StreamTarget) -> None:
-        self._client = client
-        self._target = target
-
-    def __repr__(self) -> str:
-        return f"AsyncStream('s2://{self._target.basin}/{self._target.stream}')"
-
-    @property
-    def target(self) -> StreamTarget:
-        """Which stream this is."""
-        return self._target
-
-    async def create(self, config: StreamConfig | None = None) -> None:
-        """Make the stream. Raises `ServiceError` (409) when it exists."""
-        target, token = self._target, make_request_token(_random)
-        await self._client.call(
-            rest.create_stream(
-                target.settings, target.basin, target.stream, config, request_token=token
-            )
-        )
-
-    async def ensure(self, config: StreamConfig | None = None) -> rest.Provisioned:
-        """Make the stream, or give the one there is this config, all of it."""
-        target = self._target
-        return await self._client.call(
-            rest.ensure_stream(target.settings, target.basin, target.stream, config)
-        )
-
-    async def config(self) -> StreamConfig:
-        """The config of the stream."""
-        target = self._target
-        return await self._client.call(
-            rest.get_stream_config(target.settings, target.basin, target.stream)
-        )
-
-    async def delete(self) -> None:
-        """Remove the stream and all it holds."""
-        target = self._target
-        await self._client.call(rest.delete_stream(target.settings, target.basin, target.stream))
-
-    async def check_tail(self) -> StreamPosition:
-        """The sequence number that comes next, and the last record's timestamp."""
-        target = self._target
-        return await self._client.call(
-            rest.check_tail(target.settings, target.basin, target.stream)
-        )
-
-    async def fence(
-        self, token: str, *, expect: str | None = None, trim: Checkpoint | int | None = None
-    ) -> None:
-        """Give the stream a fencing token, "" for none: appends with another one are refused.
-
-        With `expect` only if that is its token now, or if it has the new one already; this alone
-        is tried again when its answer is lost. With `trim` the stream is trimmed too, as by `trim`,
-        both or neither.
-        """
-        await self._client.run(fence_stream(self._target, token, expect=expect, trim=trim))
-
-    async def trim(self, before: Checkpoint | int) -> None:
-        """Remove the records before a sequence number, some time soon.
-
-        Before a checkpoint: all that a reader that goes on from there does not need.
-        """
-        await self._client.run(trim_stream(self._target, before))
-
-    async def fencing_token(self) -> str:
-        """The fencing token of the stream, "" if it has none. Appends nothing."""
-        return await self._client.run(probe_fencing_token(self._target, _random))
-
-    async def recover_writer(self, writer_id: str, *, search_from: int = 0) -> WriterState:
-        """Where an exclusive writer that is gone left off: `append_session(resume=...)` takes it.
-
-        What it had on its way is kept from landing afterwards. Its records are looked for from
-        sequence number `search_from` on; `WriterNotFound` is raised where there may be some before.
-        """
-        return await self._client.run(recover_writer(self._target, writer_id, search_from))
+        super().__init__(client, target)
+        self._http = client.http
 
     @overload
     def append_session(
@@ -250,9 +133,7 @@ class AsyncStream:
         and is followed by another.
         """
         protocol = AppendProtocol(self._target, burst_settings(options), random=_random)
-        return AsyncAppendSession(
-            self._client.http, protocol, Outbox(protocol, codec, on_retry=on_retry)
-        )
+        return AsyncAppendSession(self._http, protocol, Outbox(protocol, codec, on_retry=on_retry))
 
     @overload
     def read_session(
@@ -292,4 +173,4 @@ class AsyncStream:
         """
         protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
         inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
-        return AsyncReadSession(self._client.http, protocol, inbox)
+        return AsyncReadSession(self._http, protocol, inbox)

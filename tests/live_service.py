@@ -1,6 +1,7 @@
 """Servers on loopback for the tests: the embedded service, and one that always answers the same.
 
-Both speak HTTP/1.1 on a port of their own, and are gone, threads included, when the block is left.
+They have a port of their own, and are gone, threads included, when the block is left. They speak
+HTTP/1.1; `served_service` and a `LiveService` that is told so speak HTTP/2 too.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import trio
 from attrs import define, field
 
 from s2frames.embedded import Exchange, ResponseHead, Service
+from s2frames.embedded.serving import serving
 
-__all__ = ["LiveService", "canned_service", "live_service", "refused_url"]
+__all__ = ["LiveService", "canned_service", "live_service", "refused_url", "served_service"]
 
 # As much of a request's body as is handed on at once.
 _PIECE_BYTES = 64 * 1024
@@ -38,13 +42,44 @@ def live_service(service: Service | None = None) -> Iterator[str]:
             host.close()
 
 
+@contextmanager
+def served_service(service: Service | None = None, port: int = 0) -> Iterator[str]:
+    """Serve the embedded service as `s2frames serve` does, in a thread; gives its URL."""
+    service = Service(random=lambda: 0.5) if service is None else service
+    started: Future[tuple[str, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        async with serving(service, port=port) as url:
+            stopped, token = trio.Event(), trio.lowlevel.current_trio_token()
+            started.set_result((url, lambda: token.run_sync_soon(stopped.set)))
+            await stopped.wait()
+
+    def run() -> None:
+        try:
+            trio.run(serve)
+        except BaseException as error:  # noqa: BLE001  # raised where the thread was started
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        url, stop = started.result()
+        try:
+            yield url
+        finally:
+            stop()
+    finally:
+        thread.join()
+
+
 class LiveService:
     """The embedded service on a port of its own, where it can be gone for a while.
 
     Use it in a `with` block. It keeps what it stores, and the port.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, speaks_http2: bool = False) -> None:
+        self._speaks_http2 = speaks_http2
         self._service = Service(random=lambda: 0.5)
         self._running = ExitStack()
         # Keeps the port while nobody listens on it: connections are refused.
@@ -59,8 +94,11 @@ class LiveService:
 
     def start(self) -> None:
         """Listen."""
-        host = _Host(self._service)
         self._port.close()
+        if self._speaks_http2:
+            self._running.enter_context(served_service(self._service, self._address[1]))
+            return
+        host = _Host(self._service)
         self._running.enter_context(_serving(_handler(host), self._address))
         self._running.callback(host.close)
 

@@ -2,7 +2,7 @@
 
 A test is an async function that takes the fixture `s2`, a `World`. It runs in every scene, on the
 synchronous client too: `Blocking` makes that one look asynchronous, and since it never waits for
-an event loop, no loop is needed to run it. A further flavour is one more entry of `FLAVOURS`.
+an event loop, no loop is needed to run it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import enum
 import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from itertools import count
 from typing import Any, TypeAlias, cast
 
@@ -20,11 +20,14 @@ import httpx
 import pytest
 from attrs import define, evolve, field, frozen
 
+import s2frames_trio
 from httpx_adapter.gates import AsyncLosing, Losing
-from live_service import live_service
+from live_service import live_service, served_service
 from s2_lite import find_binary, s2_lite
+from s2frames.errors import S2FramesError
 from s2frames.settings import Endpoints, Settings
 from s2frames_httpx import (
+    AsyncAppendSession,
     AsyncClient,
     AsyncEmbeddedTransport,
     AsyncStream,
@@ -37,7 +40,10 @@ __all__ = [
     "ASYNC_FLAVOURS",
     "ASYNC_SCENES",
     "EMBEDDED_SCENES",
+    "EVERY_FLAVOUR",
+    "EVERY_SCENE",
     "FLAVOURS",
+    "HTTPX_EMBEDDED_SCENES",
     "PLACES",
     "SCENES",
     "SYNC_SCENES",
@@ -45,13 +51,16 @@ __all__ = [
     "Place",
     "Scene",
     "World",
+    "every_flavour",
     "flavour",
+    "in_block",
     "lite_url",
     "no_certificates",
     "open_client",
     "pytest_pyfunc_call",
     "run",
     "s2",
+    "s2_everywhere",
 ]
 
 _Step: TypeAlias = Callable[[], Awaitable[object]]
@@ -61,7 +70,7 @@ _Step: TypeAlias = Callable[[], Awaitable[object]]
 # What a client, a stream and the sessions do at once, and what gives another of them.
 _AT_ONCE = frozenset(("target", "settings", "http", "stats", "caught_up", "checkpoint"))
 _AT_ONCE |= {"writer_id", "durable_messages", "pending"}
-_GIVES_ANOTHER = frozenset(("stream", "append_session", "read_session", "frames"))
+_GIVES_ANOTHER = frozenset(("stream", "append_session", "read_session", "frames", "batches"))
 _LISTS = frozenset(("list_basins", "list_streams"))
 
 
@@ -130,10 +139,21 @@ class Flavour(enum.Enum):
     SYNC = "sync"
     ASYNCIO = "asyncio"
     TRIO = "trio"
+    HTTP2 = "trio, HTTP/2"
 
     @property
     def is_async(self) -> bool:
         return self is not Flavour.SYNC
+
+    @property
+    def uses_httpx(self) -> bool:
+        """Whether it sends bursts over HTTP/1.1, through transports that a test may replace."""
+        return self is not Flavour.HTTP2
+
+    @property
+    def backend(self) -> str:
+        """What runs it, if it is asynchronous."""
+        return "asyncio" if self is Flavour.ASYNCIO else "trio"
 
 
 class Place(enum.Enum):
@@ -156,18 +176,23 @@ class Scene:
 
 
 PLACES = [place for place in Place if place is not Place.LITE or find_binary()]
-SCENES = [Scene(kind, place) for place in PLACES for kind in Flavour]
+EVERY_FLAVOUR = list(Flavour)
+EVERY_SCENE = [Scene(kind, place) for place in PLACES for kind in Flavour]
+EMBEDDED_SCENES = [scene for scene in EVERY_SCENE if scene.place is Place.EMBEDDED]
+
+# Of httpx alone.
+FLAVOURS = [kind for kind in Flavour if kind.uses_httpx]
+SCENES = [scene for scene in EVERY_SCENE if scene.flavour.uses_httpx]
+HTTPX_EMBEDDED_SCENES = [scene for scene in SCENES if scene.place is Place.EMBEDDED]
+ASYNC_FLAVOURS = [kind for kind in FLAVOURS if kind.is_async]
 ASYNC_SCENES = [scene for scene in SCENES if scene.flavour.is_async]
-EMBEDDED_SCENES = [scene for scene in SCENES if scene.place is Place.EMBEDDED]
-FLAVOURS = list(Flavour)
-ASYNC_FLAVOURS = [kind for kind in Flavour if kind.is_async]
 SYNC_SCENES = [scene for scene in SCENES if not scene.flavour.is_async]
 
 
 def run(how: Flavour, main: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Run `main` as that flavour's users would."""
     if how.is_async:
-        anyio.run(main, backend=how.value)
+        anyio.run(main, backend=how.backend)
         return
     coroutine = main()
     try:
@@ -181,13 +206,29 @@ def open_client(
     how: Flavour,
     settings: Settings | None = None,
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
-) -> AsyncClient:
-    """A client of that flavour; it is typed as the asynchronous one, whichever it is."""
+) -> AbstractAsyncContextManager[AsyncClient]:
+    """A client of that flavour, in a block; it is typed as httpx's asynchronous one."""
+    if not how.uses_httpx:
+        assert transport is None
+        return cast("AbstractAsyncContextManager[AsyncClient]", s2frames_trio.open_client(settings))
     if how.is_async:
         assert not isinstance(transport, httpx.BaseTransport)
         return AsyncClient(settings, transport=transport)
     assert not isinstance(transport, httpx.AsyncBaseTransport)
     return cast("AsyncClient", Blocking(Client(settings, transport=transport)))
+
+
+@asynccontextmanager
+async def in_block(
+    session: AsyncAppendSession[Any],
+) -> AsyncIterator[AsyncAppendSession[Any]]:
+    """A session in its block. It may end in an error that the test looks at itself."""
+    await session.__aenter__()
+    try:
+        yield session
+    finally:
+        with suppress(S2FramesError):
+            await session.__aexit__(None, None, None)
 
 
 async def together(how: Flavour, *steps: _Step) -> None:
@@ -230,6 +271,8 @@ class World:
     scene: Scene
     settings: Settings
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None
+    #: Arguments of `Settings`.
+    changes: dict[str, Any] = field(factory=dict)
     basin: str = field(factory=lambda: f"test-basin-{next(_numbers)}")
     client: AsyncClient = field(init=False)
     stream: AsyncStream = field(init=False)
@@ -241,22 +284,31 @@ class World:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Open the client and make the stream."""
-        async with self.another_client() as self.client:
+        async with self._first_client() as self.client:
+            # A service in this process that has no transport is where its client says.
+            self.settings = self.client.settings
             await self.client.create_basin(self.basin)
             self.stream = self.client.stream(self.basin, "room/1")
             await self.stream.create()
             yield
 
-    def another_client(self) -> AsyncClient:
+    def _first_client(self) -> AbstractAsyncContextManager[AsyncClient]:
+        if self.scene.place is not Place.EMBEDDED or self.flavour.uses_httpx:
+            return self.another_client()
+        client = s2frames_trio.open_embedded_client(**self.changes)
+        return cast("AbstractAsyncContextManager[AsyncClient]", client)
+
+    def another_client(self) -> AbstractAsyncContextManager[AsyncClient]:
         """One more client of the same service."""
         return open_client(self.flavour, self.settings, self.transport)
 
     def losing_client(
         self, lost: Container[int], keep_bytes: int | None = None, **changes: Any
-    ) -> AsyncClient:
+    ) -> AbstractAsyncContextManager[AsyncClient]:
         """A client that loses the answers to some requests, by number, after they took effect.
 
-        With `keep_bytes` so much of each of these arrives. Only for the service in this process.
+        With `keep_bytes` so much of each of these arrives. Only for httpx, and the service in this
+        process.
         """
         settings = evolve(self.settings, **changes)
         if isinstance(self.transport, httpx.BaseTransport):
@@ -275,9 +327,10 @@ def world(scene: Scene, lite: Callable[[], str], **changes: Any) -> Iterator[Wor
     if scene.place is Place.EMBEDDED:
         settings = Settings(endpoints=EMBEDDED_SETTINGS.endpoints, **changes)
         is_async = scene.flavour.is_async
-        yield World(scene, settings, AsyncEmbeddedTransport() if is_async else EmbeddedTransport())
+        transport = AsyncEmbeddedTransport() if is_async else EmbeddedTransport()
+        yield World(scene, settings, transport if scene.flavour.uses_httpx else None, changes)
     elif scene.place is Place.SOCKET:
-        with live_service() as url:
+        with live_service() if scene.flavour.uses_httpx else served_service() as url:
             yield World(scene, Settings(endpoints=Endpoints.at(url), **changes))
     else:
         yield World(scene, Settings(endpoints=Endpoints.at(lite()), **changes))
@@ -288,9 +341,15 @@ def world(scene: Scene, lite: Callable[[], str], **changes: Any) -> Iterator[Wor
 
 @pytest.fixture(params=FLAVOURS, ids=lambda kind: str(kind.value))
 def flavour(request: pytest.FixtureRequest) -> Flavour:
-    """A kind of client, for tests that have a server of their own."""
+    """A kind of client, for tests that have a server of their own, which speaks HTTP/1.1."""
     chosen: Flavour = request.param
     return chosen
+
+
+#: For tests whose server, if there is one, speaks HTTP/2 too.
+every_flavour = pytest.mark.parametrize(
+    "flavour", EVERY_FLAVOUR, indirect=True, ids=lambda kind: str(kind.value)
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -312,6 +371,19 @@ def lite_url() -> Iterator[str]:
 @pytest.fixture(params=SCENES, ids=str)
 def s2(request: pytest.FixtureRequest) -> Iterator[World]:
     """A world for the scene that is the parameter: a scene, or a scene and more settings."""
+    with _world_for(request) as made:
+        yield made
+
+
+@pytest.fixture(params=EVERY_SCENE, ids=str)
+def s2_everywhere(request: pytest.FixtureRequest) -> Iterator[World]:
+    """As `s2`, by default with every adapter."""
+    with _world_for(request) as made:
+        yield made
+
+
+@contextmanager
+def _world_for(request: pytest.FixtureRequest) -> Iterator[World]:
     scene, changes = request.param if isinstance(request.param, tuple) else (request.param, {})
     with world(scene, lambda: str(request.getfixturevalue("lite_url")), **changes) as made:
         yield made

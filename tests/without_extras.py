@@ -11,6 +11,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 from pkgutil import iter_modules
 
+# Everything of the embedded service that needs no extra.
+EMBEDDED = ("s2frames.embedded", "s2frames.embedded.sqlite_store")
+
 # What an environment is born with.
 INSTALLERS = {"pip", "setuptools", "wheel"}
 
@@ -22,7 +25,7 @@ def check_distributions() -> None:
 
 
 def check_imports() -> None:
-    """s2frames and every module of the core can be imported, and are the installed ones."""
+    """s2frames, the core and the embedded service can be imported, and are the installed ones."""
     package = import_module("s2frames")
     site_packages = Path(sysconfig.get_path("purelib")).resolve()
     assert package.__file__ is not None
@@ -30,6 +33,8 @@ def check_imports() -> None:
     for module in iter_modules(package.__path__, "s2frames."):
         if not module.ispkg and module.name != "s2frames.__main__":
             import_module(module.name)
+    for name in EMBEDDED:
+        import_module(name)
 
 
 def use_zstd() -> object:
@@ -46,6 +51,8 @@ def use_msgpack() -> object:
 # Each extra, and something that needs it.
 USES: dict[str, Callable[[], object]] = {
     "httpx": lambda: import_module("s2frames_httpx"),
+    "trio": lambda: import_module("s2frames_trio"),
+    "serve": lambda: import_module("s2frames.embedded.serving"),
     "zstd": use_zstd,
     "msgpack": use_msgpack,
 }

@@ -1,8 +1,8 @@
 """The command line, `s2frames`.
 
-How it is put together: `commands` is the group of all commands; `demo`, `write` and `read` are one
-command each; the other modules are what commands share. A command returns its exit code, or
-raises what becomes one line on stderr.
+How it is put together: `commands` is the group of all commands; `demo`, `write`, `read`, `serve`
+and `bench` are one command each; the other modules are what commands share. A command returns its
+exit code, or raises what becomes one line on stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from s2frames.cli.exit_codes import ExitCode
 
 __all__ = ["main"]
 
-# What the extra `cli` installs.
+# What every command needs of the extra `cli`.
 _NEEDED = ("click", "rich", "httpx", "anyio")
 
 

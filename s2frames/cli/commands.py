@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from s2frames.cli.bench import bench
 from s2frames.cli.demo import demo
 from s2frames.cli.exit_codes import ExitCode
 from s2frames.cli.failures import say, say_error
 from s2frames.cli.read import read
+from s2frames.cli.serve import serve
 from s2frames.cli.write import write
 from s2frames.settings import (
     ACCESS_TOKEN_VARIABLE,
@@ -110,5 +112,5 @@ def commands(ctx: click.Context) -> None:
         ctx.exit(ExitCode.USAGE)
 
 
-for command in (demo, write, read):
+for command in (demo, write, read, serve, bench):
     commands.add_command(command)

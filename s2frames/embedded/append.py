@@ -50,7 +50,10 @@ def unary_append(head: RequestHead, open_stream: Callable[[float], Stream]) -> H
         else:
             raise JsonError("the request needs the header content-type: application/json")
         check_batch(batch)
-        return _ack_response(head, open_stream(now).append(batch, now))
+        stream = open_stream(now)
+        ack = stream.append(batch, now)
+        stream.commit()
+        return _ack_response(head, ack)
 
     return handle
 
@@ -79,7 +82,7 @@ class AppendSession(Exchange):
         self.response = ResponseHead(200, SESSION_HEADERS)
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Append the batches that are whole now."""
+        """Append the batches that are whole now, and commit them together."""
         self._now = now
         if self._ended:
             return
@@ -90,6 +93,7 @@ class AppendSession(Exchange):
             self._fail(service_error("bad_frame", str(error)))
         except ServiceError as error:
             self._fail(error)
+        self._stream.commit()
 
     def receive_eof(self, now: float) -> None:
         """End: every batch was answered."""

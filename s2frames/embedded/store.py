@@ -13,9 +13,18 @@ from typing import Protocol
 from attrs import define, field, frozen
 
 from s2frames.embedded.config import BasinConfig, StreamConfig
+from s2frames.errors import S2FramesError
 from s2frames.records import SequencedRecord, StreamPosition
 
-__all__ = ["Basin", "MemoryStore", "Store", "StreamInfo", "StreamKey", "StreamState"]
+__all__ = [
+    "Basin",
+    "MemoryStore",
+    "Store",
+    "StoreError",
+    "StreamInfo",
+    "StreamKey",
+    "StreamState",
+]
 
 #: A basin's name and a stream's name.
 StreamKey = tuple[str, str]
@@ -55,12 +64,16 @@ class StreamState:
     trim_point: int = 0
 
 
+class StoreError(S2FramesError):
+    """The store cannot be opened, read or written. No client is told: the service has to end."""
+
+
 class Store(Protocol):
     """What the service needs of a store.
 
-    Each method takes effect as a whole or not at all, and what it wrote is durable, as far as the
-    store is, when it returns. Names are listed in the order of their UTF-8 bytes. The methods of a
-    stream are called only while it exists.
+    Each method takes effect as a whole or not at all. What it wrote is durable, as far as the store
+    is, when it returns; appends are when `commit` returns. Names are listed in the order of their
+    UTF-8 bytes. The methods of a stream are called only while it exists. All raise `StoreError`.
     """
 
     def basin(self, name: str) -> Basin | None:
@@ -97,6 +110,9 @@ class Store(Protocol):
 
         The records below the new state's trim point are gone then.
         """
+
+    def commit(self) -> None:
+        """Make what was appended since the last commit durable."""
 
     def read(self, key: StreamKey, start: int, end: int) -> Iterator[SequencedRecord]:
         """The records with sequence numbers from `start` to below `end`, as they are asked for.
@@ -173,6 +189,9 @@ class MemoryStore:
         stored.records += records
         stored.state = state
         del stored.records[: max(0, state.trim_point - stored.records[0].seq_num)]
+
+    def commit(self) -> None:
+        """See `Store.commit`."""
 
     def read(self, key: StreamKey, start: int, end: int) -> Iterator[SequencedRecord]:
         """See `Store.read`."""

@@ -40,6 +40,8 @@ class Stream:
     def append(self, batch: AppendInput, now: float) -> AppendAck:
         """Append a batch that passed `check_batch`, all of it or nothing, and wake the followers.
 
+        Followers are not to be fed and nothing is to be acked before `commit`.
+
         Raises `ServiceError`: 412 for a condition that does not hold, 422 for a timestamp that the
         stream requires, 404 when the stream was deleted.
         """
@@ -52,6 +54,10 @@ class Stream:
         self._wake(now)
         start = StreamPosition(records[0].seq_num, records[0].timestamp)
         return AppendAck(start, state.tail, state.tail)
+
+    def commit(self) -> None:
+        """Make what was appended durable."""
+        self._store.commit()
 
     def read(self, start: int, end: int) -> Iterator[SequencedRecord]:
         """The records that are left with sequence numbers from `start` to below `end`."""

@@ -22,7 +22,7 @@ from s2frames import (
 )
 from s2frames.framing import FRAME_BYTES
 from s2frames_httpx import AsyncAppendSession
-from scenes import EMBEDDED_SCENES, World
+from scenes import EMBEDDED_SCENES, World, in_block
 
 
 async def test_the_example_of_the_guide(s2: World) -> None:
@@ -203,16 +203,16 @@ async def test_flush_waits_for_everything(s2: World) -> None:
 
 
 async def test_close_is_idempotent_and_final(s2: World) -> None:
-    session = s2.stream.append_session()
-    await session.append(b"a")
-    await session.close()
-    await session.close()
-    await session.flush()
-    with pytest.raises(LocalProtocolError, match="closed"):
-        await session.append(b"b")
-    with pytest.raises(LocalProtocolError, match="closed"):
-        await session.append_many([b"b"])
-    assert await session.append_many([]) is None
+    async with s2.stream.append_session() as session:
+        await session.append(b"a")
+        await session.close()
+        await session.close()
+        await session.flush()
+        with pytest.raises(LocalProtocolError, match="closed"):
+            await session.append(b"b")
+        with pytest.raises(LocalProtocolError, match="closed"):
+            await session.append_many([b"b"])
+        assert await session.append_many([]) is None
     assert await read_all(s2) == [b"a"]
 
 
@@ -340,14 +340,14 @@ async def test_match_seq_num_counts_on(s2: World) -> None:
 async def test_a_condition_that_does_not_hold_ends_the_session(s2: World) -> None:
     async with s2.stream.append_session() as other:
         await other.append(b"theirs")
-    session = s2.stream.append_session(match_seq_num=0)
-    with pytest.raises(SeqNumMismatch) as raised:
-        await session.append(b"mine")
-    assert raised.value.expected == 1
-    assert raised.value.durable_messages == 0
-    for again in (lambda: session.append(b"more"), session.flush, session.close):
-        with pytest.raises(SeqNumMismatch):
-            await again()
+    async with in_block(s2.stream.append_session(match_seq_num=0)) as session:
+        with pytest.raises(SeqNumMismatch) as raised:
+            await session.append(b"mine")
+        assert raised.value.expected == 1
+        assert raised.value.durable_messages == 0
+        for again in (lambda: session.append(b"more"), session.flush, session.close):
+            with pytest.raises(SeqNumMismatch):
+                await again()
     assert await read_all(s2) == [b"theirs"]
 
 

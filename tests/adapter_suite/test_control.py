@@ -14,7 +14,7 @@ from s2frames import (
     StreamConfig,
     TimestampingMode,
 )
-from scenes import EMBEDDED_SCENES, World
+from scenes import EMBEDDED_SCENES, World, in_block
 
 STREAM_CONFIG = StreamConfig(
     storage_class=StorageClass.STANDARD,
@@ -128,9 +128,7 @@ async def test_a_deleted_basin_is_gone(s2: World) -> None:
 
 async def test_a_missing_stream(s2: World) -> None:
     stream = s2.client.stream(s2.basin, "missing")
-    session = stream.append_session()
-    reading = stream.read_session()
-    async with reading:
+    async with stream.read_session() as reading, in_block(stream.append_session()) as session:
         for call in (
             stream.check_tail,
             stream.config,
@@ -145,8 +143,7 @@ async def test_a_missing_stream(s2: World) -> None:
 
 async def test_a_missing_basin(s2: World) -> None:
     stream = s2.client.stream("no-such-basin", "room/1")
-    session = stream.append_session()
-    async with stream.read_session() as reading:
+    async with stream.read_session() as reading, in_block(stream.append_session()) as session:
         for call in (
             stream.check_tail,
             stream.create,

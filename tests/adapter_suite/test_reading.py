@@ -27,7 +27,7 @@ from s2frames.events import DropReason, FrameDropped, GapDetected
 from s2frames.http import Request
 from s2frames.rest import Call
 from s2frames.wire import AppendInput, decode_append_ack, encode_append_input
-from scenes import EMBEDDED_SCENES, SCENES, World
+from scenes import EMBEDDED_SCENES, EVERY_SCENE, World
 
 
 async def append(s2: World, *messages: bytes, **options: Any) -> None:
@@ -409,7 +409,7 @@ async def test_a_message_that_cannot_be_decoded(s2: World, on_corrupt: Any) -> N
 
 @pytest.mark.parametrize(
     "s2",
-    [(scene, {"compression": how}) for scene in SCENES for how in Compression],
+    [(scene, {"compression": how}) for scene in EVERY_SCENE for how in Compression],
     indirect=True,
     ids=lambda value: f"{value[0]}, {value[1]['compression'].name}",
 )

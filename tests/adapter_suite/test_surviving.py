@@ -22,14 +22,22 @@ from s2frames.errors import ConnectError
 from s2frames.retry import Retry
 from s2frames.session import Retrying
 from s2frames_httpx import AsyncClient, AsyncStream
-from scenes import EMBEDDED_SCENES, Flavour, World, open_client, together
+from scenes import (
+    HTTPX_EMBEDDED_SCENES,
+    Flavour,
+    World,
+    every_flavour,
+    open_client,
+    together,
+)
 
 # Tries again at once.
 FAST = Retry(min_delay=0, max_delay=0)
 
+# What is lost here is lost by a transport of httpx.
 embedded = pytest.mark.parametrize(
     "s2",
-    [pytest.param((scene, {"retry": FAST}), id=str(scene)) for scene in EMBEDDED_SCENES],
+    [pytest.param((scene, {"retry": FAST}), id=str(scene)) for scene in HTTPX_EMBEDDED_SCENES],
     indirect=True,
 )
 
@@ -51,11 +59,12 @@ OUTAGE_SECONDS = 5.0
 NUM_MESSAGES = 1000
 
 
+@every_flavour
 async def test_a_server_that_is_gone_for_five_seconds(flavour: Flavour) -> None:
     expected = [b"%d " % n * 200 for n in range(NUM_MESSAGES)]
     received: list[bytes] = []
     retries: dict[str, list[Retrying]] = {"append": [], "read": []}
-    with LiveService() as service:
+    with LiveService(speaks_http2=not flavour.uses_httpx) as service:
 
         def messages() -> Iterator[bytes]:
             for n, message in enumerate(expected):
@@ -69,8 +78,9 @@ async def test_a_server_that_is_gone_for_five_seconds(flavour: Flavour) -> None:
             await stream.create()
 
             async def write() -> None:
+                bursts: Any = {"burst_batches": 2} if flavour.uses_httpx else {}
                 async with stream.append_session(
-                    burst_batches=2, linger=0, on_retry=retries["append"].append
+                    linger=0, on_retry=retries["append"].append, **bursts
                 ) as session:
                     # Goes through before, so that an outage is what follows.
                     await session.append(b"first")
@@ -225,6 +235,7 @@ async def read(client: AsyncClient) -> object:
         return [message async for message in messages]
 
 
+@every_flavour
 @pytest.mark.parametrize("work", [call, append, read])
 async def test_an_address_that_never_answered_is_given_up_soon(
     flavour: Flavour, work: Work
@@ -242,11 +253,12 @@ async def test_an_address_that_never_answered_is_given_up_soon(
         assert raised.value.outcome is Outcome.NOT_APPLIED
 
 
+@every_flavour
 @pytest.mark.parametrize("work", [call, append, read])
 async def test_what_starts_a_moment_before_its_server_waits_for_it(
     flavour: Flavour, work: Work
 ) -> None:
-    with LiveService() as service:
+    with LiveService(speaks_http2=not flavour.uses_httpx) as service:
         settings = Settings(endpoints=Endpoints.at(service.url))
         async with open_client(flavour, settings) as client:
             await client.create_basin("test-basin")

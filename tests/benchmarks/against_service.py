@@ -1,75 +1,50 @@
-"""How fast the synchronous httpx client is against a service. Prints a JSON object a measurement.
+"""How fast each client is against a service: `s2frames bench` for every transport and size.
 
-Start a fresh server for each run, since one in memory slows down as it fills:
+Prints a JSON object a measurement. Each is on a new stream, which is deleted. Start a fresh server
+for each run, since one in memory slows down as it fills:
 
     s2 lite --port 8080
-    python tests/benchmarks/against_service.py http://localhost:8080 --size 1000000 --count 1000
+    python tests/benchmarks/against_service.py http://localhost:8080 --live
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
-import resource
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
 
 from s2frames import Endpoints, Settings
-from s2frames_httpx import Client, Stream
+from s2frames_httpx import Client
 
-MIB = 2**20
 BASIN = "benchmarks"
+MIB = 2**20
 
 
 def main() -> None:
-    """Append and read back."""
+    """Measure every combination, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
-    parser.add_argument("--size", type=int, default=1_000_000)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--burst", type=int, nargs="+", default=[64])
+    parser.add_argument("--transports", nargs="+", default=["trio", "httpx", "httpx-async"])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 1_000_000])
+    parser.add_argument("--mib", type=int, default=50, help="how much is appended each time")
+    parser.add_argument("--max-count", type=int, default=200_000)
+    parser.add_argument("--live", action="store_true")
     arguments = parser.parse_args()
     with Client(Settings(endpoints=Endpoints.at(arguments.url))) as client:
         client.ensure_basin(BASIN)
-        for burst in arguments.burst:
-            stream = client.stream(BASIN, f"httpx/{time.time_ns()}")
-            stream.create()
-            run(stream, arguments.size, arguments.count, burst)
+    for size in arguments.sizes:
+        count = max(1, min(arguments.max_count, arguments.mib * MIB // size))
+        for transport in arguments.transports:
+            run(arguments.url, transport, size, count, is_live=arguments.live)
 
 
-def run(stream: Stream, size: int, count: int, burst: int) -> None:
-    """Take one measurement each way."""
-    message = random.Random(0).randbytes(size)
-    messages = [message] * count
-    started = time.perf_counter()
-    with stream.append_session(burst_batches=burst, max_inflight_bytes=burst * MIB) as session:
-        session.append_many(messages)
-    report("append", size, count, burst, time.perf_counter() - started)
-    started = time.perf_counter()
-    received = sum(1 for _ in _same(stream.read_session(), message))
-    assert received == count
-    report("read", size, count, burst, time.perf_counter() - started)
-
-
-def _same(messages: Iterator[bytes], expected: bytes) -> Iterator[bytes]:
-    for message in messages:
-        assert message == expected
-        yield message
-
-
-def report(what: str, size: int, count: int, burst: int, seconds: float) -> None:
-    """Print a measurement."""
-    figures = {
-        "httpx": what,
-        "size": size,
-        "count": count,
-        "burst": burst,
-        "msg_s": round(count / seconds),
-        "mib_s": round(count * size / seconds / MIB, 1),
-        "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-    print(json.dumps(figures))
+def run(url: str, transport: str, size: int, count: int, *, is_live: bool) -> None:
+    """Take one measurement, in a process of its own, whose memory is then its own, too."""
+    address = f"s2://{BASIN}/{transport}/{time.time_ns()}"
+    command = [sys.executable, "-m", "s2frames", "bench", address, "--endpoint", url, "--json"]
+    command += ["--transport", transport, "--size", str(size), "--count", str(count)]
+    subprocess.run([*command, *(["--live"] if is_live else [])], check=True)
 
 
 if __name__ == "__main__":

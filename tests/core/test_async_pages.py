@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from s2frames.async_pages import PagedItems
 from s2frames.rest import BasinInfo, Page
-from s2frames_httpx.async_pages import PagedItems
 
 A, B, C = (BasinInfo(name, "2026-01-01T00:00:00Z") for name in ("basin-aa", "basin-bb", "basin-cc"))
 

@@ -372,3 +372,31 @@ def test_events_are_taken_as_they_are() -> None:
     with line.outbox.watching(0):
         line.outbox.take(taken for taken in (event, SessionEnded(None)))
         assert line.outbox.result(0) == Appended(0, 1)
+
+
+def test_what_was_accepted_is_counted() -> None:
+    line = Line(max_frame_bytes=3)
+    line.outbox.put("a", now=0.0)
+    with pytest.raises(FrameSizeError):
+        line.outbox.put("long", now=0.0)
+    noted: list[range] = []
+    line.outbox.put_many(["b", "c"], now=0.0, note=noted.append)
+    with pytest.raises(FrameSizeError):
+        line.outbox.put_many(["d", "long", "e"], now=0.0, note=noted.append)
+    assert [number for numbers in noted for number in numbers] == [1, 2, 3]
+    assert line.outbox.num_accepted == 4
+
+
+def test_what_follows_an_error_of_on_retry_is_not_lost() -> None:
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    line = Line()
+    outbox = Outbox(line.protocol, TEXT, on_retry=refuse)
+    error = TransportError("gone")
+    with pytest.raises(KeyError, match="mine"):
+        outbox.take([Retrying(error, 1, 0.0), SessionEnded(error)])
+    outbox.check()
+    outbox.take([])
+    with pytest.raises(TransportError, match="gone"):
+        outbox.check()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from attrs import define, field
 
 from s2frames.compression import Compression
-from s2frames.embedded import Exchange, Service
+from s2frames.embedded import Exchange, MemoryStore, Service, Store
+from s2frames.embedded.sqlite_store import SqliteStore
 from s2frames.records import AppendAck, Record
 from s2frames.s2s import Message, MessageDecoder, Terminal, encode_message
 from s2frames.wire import (
@@ -30,6 +35,38 @@ EVENTS = {"accept": "text/event-stream"}
 
 #: When a test starts, in seconds since the Unix epoch.
 EPOCH = 1_000_000.0
+
+
+class SqliteStores:
+    """Makes stores, each in a file of its own in a folder. Only the latest stay open."""
+
+    _MAX_OPEN = 4
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: deque[SqliteStore] = deque()
+        self._numbers = count()
+        # To copy an empty file costs far less than to make one.
+        self._empty = folder / "empty.s2"
+        SqliteStore(self._empty).close()
+
+    def __call__(self) -> SqliteStore:
+        store = SqliteStore(copyfile(self._empty, self._folder / f"{next(self._numbers)}.s2"))
+        self._open.append(store)
+        if len(self._open) > self._MAX_OPEN:
+            self._open.popleft().close()
+        return store
+
+    def close(self) -> None:
+        """Close those that are open."""
+        while self._open:
+            self._open.popleft().close()
+
+
+class HostStores:
+    """What makes the store of a new host, for all tests: a fixture may change it."""
+
+    make: Callable[[], Store] = MemoryStore
 
 
 @define
@@ -55,7 +92,7 @@ class Reply:
 class Host:
     """One service and its clock."""
 
-    service: Service = field(factory=lambda: Service(random=lambda: 0.5))
+    service: Service = field(factory=lambda: Service(HostStores.make(), random=lambda: 0.5))
     now: float = EPOCH
     woken: list[Exchange | None] = field(factory=list)
 

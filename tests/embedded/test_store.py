@@ -6,12 +6,11 @@ import pytest
 from attrs import evolve
 
 from s2frames.embedded.config import DEFAULT_STREAM_CONFIG, BasinConfig
-from s2frames.embedded.store import Basin, MemoryStore, Store, StreamInfo, StreamState
+from s2frames.embedded.store import Basin, Store, StreamInfo, StreamState
 from s2frames.records import SequencedRecord, StreamPosition
 
 KEY = ("basin-one", "stream")
 
-each_store = pytest.mark.parametrize("make_store", [MemoryStore])
 MakeStore = Callable[[], Store]
 
 
@@ -45,7 +44,6 @@ def make_stream(make_store: MakeStore) -> Store:
     return store
 
 
-@each_store
 def test_basins(make_store: MakeStore) -> None:
     store = make_store()
     assert store.basin("basin-one") is None
@@ -61,7 +59,6 @@ def test_basins(make_store: MakeStore) -> None:
     assert store.basin("basin-one") is None
 
 
-@each_store
 @pytest.mark.parametrize(
     ("prefix", "start_after", "expected"),
     [
@@ -89,7 +86,6 @@ def test_names_are_listed_as_bytes_sort(
     assert [b.name for b in store.basins("basin", "basin-one")] == ["basin-two"]
 
 
-@each_store
 def test_replacing_a_stream_keeps_its_records(make_store: MakeStore) -> None:
     store = make_stream(make_store)
     records = append(store, 1, 2)
@@ -104,7 +100,6 @@ def test_replacing_a_stream_keeps_its_records(make_store: MakeStore) -> None:
     assert list(store.read(KEY, 0, 10)) == []
 
 
-@each_store
 def test_deleting_a_basin_deletes_its_streams(make_store: MakeStore) -> None:
     store = make_stream(make_store)
     append(store, 1)
@@ -114,7 +109,6 @@ def test_deleting_a_basin_deletes_its_streams(make_store: MakeStore) -> None:
     assert store.stream(KEY) is None
 
 
-@each_store
 def test_state_and_records_go_together(make_store: MakeStore) -> None:
     store = make_stream(make_store)
     assert store.state(KEY) == StreamState()
@@ -124,7 +118,6 @@ def test_state_and_records_go_together(make_store: MakeStore) -> None:
     assert [record.body for record in store.read(KEY, 0, 3)] == [b"body 0", b"body 1", b"body 2"]
 
 
-@each_store
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
     [
@@ -146,7 +139,6 @@ def test_reading_what_is_left(
     assert [record.seq_num for record in store.read(KEY, start, end)] == expected
 
 
-@each_store
 def test_a_stream_may_be_trimmed_empty_and_go_on(make_store: MakeStore) -> None:
     store = make_stream(make_store)
     append(store, 1, 2, trim_point=2)
@@ -156,7 +148,6 @@ def test_a_stream_may_be_trimmed_empty_and_go_on(make_store: MakeStore) -> None:
     assert [record.seq_num for record in store.read(KEY, 0, 9)] == [2]
 
 
-@each_store
 @pytest.mark.parametrize(
     ("timestamp", "expected"), [(0, 1), (10, 1), (11, 2), (20, 2), (21, 4), (30, 4), (31, None)]
 )
@@ -166,7 +157,6 @@ def test_finding_a_timestamp(make_store: MakeStore, timestamp: int, expected: in
     assert store.find_timestamp(KEY, timestamp) == expected
 
 
-@each_store
 def test_reading_is_lazy(make_store: MakeStore) -> None:
     store = make_stream(make_store)
     append(store, *[1] * 1000)

@@ -1,0 +1,121 @@
+"""`Exchange`: drives a machine whose requests are complete when they are sent."""
+
+from __future__ import annotations
+
+from math import inf
+
+import trio
+
+from s2frames.errors import S2FramesError, TransportError
+from s2frames.session import CloseRequest, Machine, OpenRequest
+from s2frames_trio.h2_stream import Http2Stream
+from s2frames_trio.pool import Pool
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """Does what a machine asks for, one request at a time, while its caller waits.
+
+    For read sessions and operations: what they send is there before they wait for an answer.
+
+    Args:
+        pool: where streams come from.
+        machine: a session or an operation.
+        what: what an interruption interrupts, as in "the read".
+    """
+
+    def __init__(self, pool: Pool, machine: Machine, what: str) -> None:
+        self._pool = pool
+        self._machine = machine
+        self._what = what
+        self._request_id = 0
+        self._stream: Http2Stream | None = None
+        self._has_head = False
+        # Around whatever a step waits for.
+        self._waiting = trio.CancelScope()
+
+    async def step(self) -> None:
+        """Do what the machine asks for; else wait: for more of the answer, or for its time.
+
+        The machine's events are to be taken after each step. What cancels a step passes; the
+        machine may go on.
+        """
+        actions = self._machine.data_to_send(trio.current_time())
+        opening: OpenRequest | None = None
+        for action in actions:
+            if isinstance(action, CloseRequest):
+                self._drop()
+                opening = None
+            elif isinstance(action, OpenRequest):
+                opening = action
+        if actions and opening is None:
+            return
+        try:
+            await self._wait(opening)
+        except BaseException:
+            if opening is not None:
+                # How far it came is unknown. A wait for an answer can be taken up again.
+                self._lose(TransportError(f"{self._what} was interrupted"))
+            raise
+
+    def close(self) -> None:
+        """Be done with the request that is open, if one is, and wake a task that waits."""
+        self._waiting.cancel()
+        self._drop()
+
+    async def _wait(self, opening: OpenRequest | None) -> None:
+        """Wait for what comes next, until the machine's time has come."""
+        self._machine.start_waiting(trio.current_time())
+        deadline = self._machine.next_timeout()
+        with trio.CancelScope(deadline=inf if deadline is None else deadline) as self._waiting:
+            if opening is not None:
+                await self._open(opening)
+            elif self._stream is not None:
+                await self._receive(self._stream)
+            elif deadline is not None:
+                await trio.sleep_forever()
+            else:
+                await trio.lowlevel.checkpoint()
+        self._machine.handle_timeout(trio.current_time())
+
+    async def _open(self, action: OpenRequest) -> None:
+        self._drop()
+        self._request_id, self._has_head = action.request_id, False
+        body = action.request.body
+        try:
+            self._stream = stream = await self._pool.open_stream(
+                action.request, end=not body, new_connection=action.on_new_connection
+            )
+            if body and await stream.send_data([body]):
+                await stream.end_data()
+        except S2FramesError as error:
+            self._lose(error)
+
+    async def _receive(self, stream: Http2Stream) -> None:
+        machine = self._machine
+        try:
+            if not self._has_head:
+                response = await stream.receive_response()
+                self._has_head = True
+                machine.receive_response(
+                    self._request_id, response.status, response.headers, trio.current_time()
+                )
+                return
+            data = await stream.receive_data()
+            if data is None:
+                self._drop()
+                machine.receive_eof(self._request_id, trio.current_time())
+            else:
+                machine.receive_data(self._request_id, data, trio.current_time())
+        except S2FramesError as error:
+            self._lose(error)
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.reset()
+
+    def _lose(self, error: S2FramesError) -> None:
+        self._drop()
+        self._machine.connection_lost(self._request_id, error, trio.current_time())

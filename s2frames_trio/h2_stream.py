@@ -1,0 +1,274 @@
+"""One request and its answer, as a stream of an HTTP/2 connection.
+
+Sending and receiving are independent: two tasks may do one each at the same time. Whatever ends the
+stream, be it the peer, the connection or an error, is told by the receiving side, after all that
+had arrived; the sending side only says that no more is taken. So an answer that comes while the
+request is still being sent is never lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Protocol
+
+import trio
+from attrs import define, field, frozen
+from h2.exceptions import ProtocolError
+
+from s2frames.errors import LocalProtocolError, S2FramesError
+from s2frames_trio.outgoing import Upload
+from s2frames_trio.receive_window import ReceiveWindow
+
+__all__ = ["Http2Stream", "Response"]
+
+# Smaller pieces are joined as they arrive: a peer that sends single bytes must not make us hold an
+# object for each.
+_SMALL_BYTES = 4096
+
+
+@frozen
+class Response:
+    """The head of an answer."""
+
+    status: int
+    #: Names in lower case; repeated ones are joined by commas (RFC 9110, 5.3).
+    headers: Mapping[str, str] = field(repr=lambda headers: f"<{len(headers)} headers>")
+
+    @classmethod
+    def parse(cls, headers: Iterable[tuple[bytes, bytes]]) -> Response:
+        """The head as h2 gives it. Raises h2's `ProtocolError` for a status that is none."""
+        values: dict[str, str] = {}
+        for name_bytes, value_bytes in headers:
+            name, value = name_bytes.decode("latin-1").lower(), value_bytes.decode("latin-1")
+            values[name] = f"{values[name]}, {value}" if name in values else value
+        status = values.pop(":status", "")
+        if not (status.isascii() and status.isdigit() and len(status) == 3):
+            raise ProtocolError(f"the status {status[:20]!r}")
+        return cls(int(status), values)
+
+
+class Http2StreamOwner(Protocol):
+    """What a stream needs of its connection."""
+
+    def send(self, upload: Upload) -> None:
+        """Put an upload in line."""
+
+    def credit(self, stream_id: int, num_bytes: int) -> None:
+        """Let the peer send so many bytes more on a stream."""
+
+    def reset(self, stream_id: int) -> None:
+        """End a stream at once; nothing happens if it is over."""
+
+
+# Its parts are nothing to show: they hold what was read.
+@define(eq=False, repr=False)
+class Http2Stream:
+    """A request and its answer. Leave its `async with` block, or call `reset`, to be done with it.
+
+    Cancelling `send_data` or `end_data` resets the stream, since part of the bytes may be sent;
+    cancelling a receiving call drops only the wait. The connection goes on in either case.
+    """
+
+    stream_id: int
+    #: Which of its pool's connections it is on.
+    connection_number: int
+    _owner: Http2StreamOwner
+    _window: ReceiveWindow
+    _response: Response | None = None
+    _chunks: deque[bytes] = field(factory=deque)
+    _buffered_bytes: int = 0
+    _is_complete: bool = False
+    _error: S2FramesError | None = None
+    # Whether the user is done with it.
+    _is_closed: bool = False
+    # The upload under way, and whether the body's end was asked for.
+    _upload: Upload | None = None
+    _is_ending: bool = False
+    # Whether the peer wants the rest of the body.
+    _is_sending: bool = True
+    _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    # Sending
+
+    async def send_data(self, buffers: Iterable[bytes | bytearray | memoryview]) -> bool:
+        """Send these bytes of the body; returns when the transport has taken all of them.
+
+        The buffers must not change meanwhile. False when no more is taken: the stream is over, and
+        the receiving side tells why. Raises `LocalProtocolError` after `end_data`, and while
+        another task is sending.
+        """
+        return await self._send(Upload.of(self.stream_id, buffers))
+
+    async def end_data(self) -> bool:
+        """End the body. As `send_data`."""
+        sent = self._send(Upload(self.stream_id, ends_stream=True))
+        return await sent
+
+    async def _send(self, upload: Upload) -> bool:
+        self._check_sending()
+        if not self._is_sending:
+            await trio.lowlevel.checkpoint()
+            return False
+        self._is_ending = upload.ends_stream
+        self._upload = upload
+        self._owner.send(upload)
+        try:
+            await upload.settled.wait()
+        except BaseException:
+            # How much of it was sent is unknown.
+            self.reset()
+            raise
+        finally:
+            self._upload = None
+        return upload.is_sent
+
+    def _check_sending(self) -> None:
+        self._check_open()
+        if self._upload is not None:
+            raise LocalProtocolError("another task is sending on this stream")
+        if self._is_ending:
+            raise LocalProtocolError("the body of this request is complete")
+
+    # Receiving
+
+    async def receive_response(self) -> Response:
+        """Wait for the answer's status and headers. Raises what ended the stream before."""
+        await self._wait(lambda: self._response is not None)
+        if self._response is None:
+            raise self._failure()
+        return self._response
+
+    async def receive_data(self) -> bytes | None:
+        """Wait for the next bytes of the answer's body; None when it is complete.
+
+        Only taking bytes lets the peer send more. Raises what broke the stream, after everything
+        that had arrived was taken.
+        """
+        await self._wait(lambda: bool(self._chunks))
+        if self._chunks:
+            return self._take()
+        if self._error is not None:
+            raise self._error
+        return None
+
+    async def _wait(self, is_there: Callable[[], bool]) -> None:
+        """Wait until something is there or will never be. Always a checkpoint."""
+        self._check_open()
+        if is_there() or self._is_over:
+            await trio.lowlevel.checkpoint()
+        while not (is_there() or self._is_over):
+            await self._news.park()
+        self._check_open()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_complete or self._error is not None or self._is_closed
+
+    def _take(self) -> bytes:
+        data = self._chunks.popleft()
+        self._buffered_bytes -= len(data)
+        self.note_taken(len(data))
+        self._close_window_if_over()
+        return data
+
+    def _close_window_if_over(self) -> None:
+        # What is still to be taken counts until it is.
+        if self._is_over and not self._chunks:
+            self._window.close()
+
+    def _failure(self) -> S2FramesError:
+        if self._error is None:
+            raise AssertionError("an answer is complete only after its head")
+        return self._error
+
+    # Ending
+
+    def reset(self) -> None:
+        """Be done with the stream: unless it is over, it is reset. Idempotent, and immediate."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._stop_sending()
+        self._chunks.clear()
+        self._buffered_bytes = 0
+        # Before the place of this stream goes to another one.
+        self._close_window_if_over()
+        self._owner.reset(self.stream_id)
+        self._news.unpark_all()
+
+    async def aclose(self) -> None:
+        """As `reset`."""
+        self.reset()
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Http2Stream:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.reset()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LocalProtocolError("the stream is closed")
+
+    def _stop_sending(self) -> None:
+        self._is_sending = False
+        if self._upload is not None:
+            self._upload.settle(is_sent=False)
+
+    # For the connection
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is complete."""
+        return self._is_complete
+
+    def note_sent_end(self, *, is_ended: bool) -> None:
+        """The request has no body, if `is_ended`."""
+        self._is_ending = is_ended
+
+    def receive_head(self, response: Response) -> None:
+        """The answer has begun."""
+        self._response = response
+        self._news.unpark_all()
+
+    def receive_chunk(self, data: bytes) -> None:
+        """Part of the answer's body has arrived."""
+        if self._chunks and len(self._chunks[-1]) + len(data) <= _SMALL_BYTES:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
+        self._buffered_bytes += len(data)
+        self._news.unpark_all()
+
+    def note_taken(self, num_bytes: int) -> None:
+        """Bytes that had arrived have gone."""
+        if self._is_over:
+            return
+        credit = self._window.take(
+            num_bytes, buffered=self._buffered_bytes, now=trio.current_time()
+        )
+        if credit:
+            self._owner.credit(self.stream_id, credit)
+
+    def receive_end(self) -> None:
+        """The answer is complete; the peer has no use for the rest of the request."""
+        self._is_complete = True
+        self._is_sending = False
+        self._close_window_if_over()
+        self._news.unpark_all()
+
+    def fail(self, error: S2FramesError) -> None:
+        """The stream broke. Ignored after a complete answer."""
+        if not self._is_complete:
+            self._error = error
+        self._close_window_if_over()
+        self._stop_sending()
+        self._news.unpark_all()

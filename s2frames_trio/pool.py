@@ -1,0 +1,323 @@
+"""Connections by origin: as many as the streams need, and no more.
+
+A stream goes to the connection with the fewest. When all are full, those who come first are served
+first, and another connection is made, in the background, so that a caller who gives up takes
+nothing from the others who wait. A connection ends by itself: idle, broken, or sent away.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+import trio
+from attrs import define, field
+from h2.exceptions import ProtocolError
+from hpack.struct import HeaderTuple, NeverIndexedHeaderTuple
+
+from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError
+from s2frames.http import SECRET_HEADERS, Request
+from s2frames_trio.connect import Origin, check_context, connect, connecting
+from s2frames_trio.connection_state import ConnectionState
+from s2frames_trio.h2_connection import Http2Connection
+from s2frames_trio.h2_stream import Http2Stream
+from s2frames_trio.mapping import another
+
+__all__ = ["Connect", "Pool", "open_pool"]
+
+#: Makes a transport to an origin by a deadline.
+Connect = Callable[[Origin, float], Awaitable[trio.abc.Stream]]
+
+#: Seconds to connect, TLS and the first HTTP/2 frames included; the official clients' value.
+DEFAULT_CONNECT_TIMEOUT = 3.0
+
+#: Seconds to wait for a stream in all: another connection may have to be made for it.
+DEFAULT_OPEN_TIMEOUT = 8.0
+
+# Connections to one origin, at 100 streams each with s2.dev.
+_MAX_CONNECTIONS = 100
+
+# Streams that a connection is expected to take before its peer has said so; s2.dev's number.
+_EXPECTED_STREAMS = 100
+
+_CLOSED = "the client is closed"
+
+# What a header may hold (RFC 9110, 5.5) and ASCII can say.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_VISIBLE = re.compile("[!-~]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
+
+
+@define(eq=False)
+class _Waiter:
+    """A call that waits for a stream."""
+
+    headers: list[HeaderTuple]
+    end: bool
+    # Which connections are too old for it.
+    after: int
+    outcome: Http2Stream | S2FramesError | None = None
+    settled: trio.Event = field(factory=trio.Event)
+
+    def settle(self, outcome: Http2Stream | S2FramesError) -> None:
+        self.outcome = outcome
+        self.settled.set()
+
+    def open_on(self, connection: Http2Connection) -> None:
+        """Take the room there: nobody else can come in between."""
+        try:
+            self.settle(connection.open_stream(self.headers, end=self.end))
+        except ProtocolError as error:
+            self.settle(LocalProtocolError(f"the request cannot be sent: {error}"))
+
+
+@define(eq=False)
+class _Place:
+    """The connections to one origin, and the calls that wait for one, the first to come first."""
+
+    origin: Origin
+    connections: list[Http2Connection] = field(factory=list)
+    # Numbers of the connections that are being made.
+    dialing: set[int] = field(factory=set)
+    waiting: list[_Waiter] = field(factory=list)
+    expected_streams: int = _EXPECTED_STREAMS
+
+    def hand_out(self) -> None:
+        """Give what room there is to those who wait, in their turn."""
+        full_after: float = float("inf")
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            # Newer connections are some of those that have no room.
+            connection = self._pick(waiter.after) if waiter.after < full_after else None
+            if connection is None:
+                full_after = min(full_after, waiter.after)
+                self.waiting.append(waiter)
+            else:
+                waiter.open_on(connection)
+
+    def refuse(self, error: S2FramesError) -> None:
+        """Tell all who wait that there will be no stream."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.settle(another(error))
+
+    def _pick(self, after: int) -> Http2Connection | None:
+        """The connection with the fewest streams that has room, of those made since `after`."""
+        fit = [c for c in self.connections if c.number > after and c.has_room]
+        return min(fit, key=lambda connection: connection.num_streams, default=None)
+
+    def needs_another(self) -> bool:
+        """Whether to make another connection for those who wait."""
+        if not self.waiting or len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS:
+            return False
+        after = max(waiter.after for waiter in self.waiting)
+        live = [c for c in self.connections if c.number > after]
+        # A peer that allows no stream at all on a connection would not do so on the next.
+        if any(c.state is ConnectionState.OPEN and not c.num_streams for c in live):
+            return False
+        coming = sum(number > after for number in self.dialing)
+        return coming * self.expected_streams < len(self.waiting)
+
+
+class Pool:
+    """Opens streams; made by `open_pool`.
+
+    Args:
+        nursery: where its connections live.
+        connect: makes transports.
+        connect_timeout: seconds to make a connection, until it can be used.
+        open_timeout: seconds to wait for a stream in all.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        connect: Connect,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        open_timeout: float = DEFAULT_OPEN_TIMEOUT,
+    ) -> None:
+        self._nursery = nursery
+        self._connect = connect
+        self._connect_timeout = connect_timeout
+        self._open_timeout = open_timeout
+        self._places: dict[Origin, _Place] = {}
+        self._num_dialed = 0
+        self._is_closed = False
+
+    async def open_stream(
+        self, request: Request, *, end: bool = False, new_connection: bool = False
+    ) -> Http2Stream:
+        """Begin a request, and return once it has a stream; use that in an `async with` block.
+
+        The body is not sent: that is for `send_data` and `end_data`. With `end` there is none. With
+        `new_connection` it shares no connection that is there already. Raises `ConnectError`
+        when no connection can be made or none has room in time: nothing was sent then.
+        """
+        origin, headers = Origin.of(request.url), _make_headers(request)
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        place = self._places.setdefault(origin, _Place(origin))
+        waiter = _Waiter(headers, end, self._num_dialed if new_connection else 0)
+        place.waiting.append(waiter)
+        self._advance(place)
+        return await self._wait(place, waiter)
+
+    async def _wait(self, place: _Place, waiter: _Waiter) -> Http2Stream:
+        try:
+            with trio.move_on_after(self._open_timeout):
+                # Not if it is set: who is cancelled then would have to give the stream back.
+                if waiter.outcome is None:
+                    await waiter.settled.wait()
+        finally:
+            if waiter.outcome is None:
+                place.waiting.remove(waiter)
+        if isinstance(waiter.outcome, Http2Stream):
+            return waiter.outcome
+        raise waiter.outcome or ConnectError(
+            f"{place.origin} had no room for another stream within {self._open_timeout:g} s, "
+            f"on {len(place.connections)} connections"
+        )
+
+    def _advance(self, place: _Place) -> None:
+        """Something has changed: do what can be done for those who wait."""
+        place.hand_out()
+        while place.needs_another():
+            self._dial(place)
+
+    def _dial(self, place: _Place) -> None:
+        self._num_dialed += 1
+        place.dialing.add(self._num_dialed)
+        self._nursery.start_soon(self._make_connection, place, self._num_dialed)
+
+    async def _make_connection(self, place: _Place, number: int) -> None:
+        """Make a connection and serve it until it ends."""
+        deadline = trio.current_time() + self._connect_timeout
+        try:
+            transport = await self._connect(place.origin, deadline)
+            connection = Http2Connection(
+                transport,
+                str(place.origin),
+                number=number,
+                on_change=partial(self._advance, place),
+            )
+            self._nursery.start_soon(self._serve, place, connection)
+            await self._wait_open(place, connection, deadline)
+        except S2FramesError as error:
+            place.refuse(error)
+        except BaseException:
+            # Only with the pool: whoever waits must not have it try again for ever.
+            self.close()
+            raise
+        finally:
+            place.dialing.discard(number)
+            self._advance(place)
+
+    async def _wait_open(self, place: _Place, connection: Http2Connection, deadline: float) -> None:
+        try:
+            with connecting(place.origin, "the HTTP/2 handshake", deadline):
+                await connection.wait_open()
+        except S2FramesError as error:
+            connection.close(error)
+            raise
+        place.expected_streams = max(1, min(connection.max_streams, _EXPECTED_STREAMS))
+        place.connections.append(connection)
+
+    async def _serve(self, place: _Place, connection: Http2Connection) -> None:
+        try:
+            await connection.run()
+        finally:
+            if connection in place.connections:
+                place.connections.remove(connection)
+            self._advance(place)
+
+    def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run a task for as long as the pool lasts. Raises when the pool is closed."""
+        self._check_open()
+        self._nursery.start_soon(task)
+
+    def close(self) -> None:
+        """End all connections: what is open fails. Idempotent."""
+        self._is_closed = True
+        for place in self._places.values():
+            # First, or a connection that ends would be replaced for those who wait.
+            place.refuse(LocalProtocolError(_CLOSED))
+            for connection in list(place.connections):
+                connection.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LocalProtocolError(_CLOSED)
+
+
+@asynccontextmanager
+async def open_pool(
+    *,
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+    open_timeout: float = DEFAULT_OPEN_TIMEOUT,
+    ssl_context: ssl.SSLContext | None = None,
+    connect_with: Connect | None = None,
+) -> AsyncIterator[Pool]:
+    """A pool for as long as the block lasts; leaving it ends all connections.
+
+    `ssl_context` replaces the system's certificates, `connect_with` the way to make transports.
+    The context is told to offer HTTP/2 alone (ALPN), and stays so: Python can neither copy one nor
+    say it for a single connection. Raises `LocalProtocolError` for one that HTTP/2 cannot use.
+    """
+    if ssl_context is not None:
+        check_context(ssl_context)
+
+    async def connect_directly(origin: Origin, deadline: float) -> trio.abc.Stream:
+        nonlocal ssl_context
+        if ssl_context is None and origin.scheme == "https":
+            # Once: reading the system's certificates takes tens of milliseconds.
+            ssl_context = ssl.create_default_context()
+        return await connect(origin, deadline, ssl_context)
+
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        pool = Pool(
+            nursery,
+            connect=connect_with or connect_directly,
+            connect_timeout=connect_timeout,
+            open_timeout=open_timeout,
+        )
+        try:
+            yield pool
+        except BaseException as error:  # noqa: BLE001  # raised below, outside of the nursery
+            failure = error
+        pool.close()
+        # Connections that end say so to their peers, in a time of their own.
+        nursery.cancel_scope.shield = True
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        # As it was: the nursery would have made a group of it.
+        raise failure
+
+
+def _make_headers(request: Request) -> list[HeaderTuple]:
+    """The request's headers, secret ones marked never to be remembered on the way."""
+    parts = urlsplit(request.url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    for name, value in ((":method", request.method), (":path", target)):
+        if not _VISIBLE.fullmatch(value):
+            raise LocalProtocolError(f"the header {name} cannot be {value[:100]!r}")
+    headers = {"user-agent": "s2frames", **request.headers}
+    for name, value in headers.items():
+        # The value may be a secret: it stays out of the message.
+        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise LocalProtocolError(f"the header {name!r} has a name or value that cannot be sent")
+    return [
+        HeaderTuple(":method", request.method),
+        HeaderTuple(":scheme", parts.scheme),
+        HeaderTuple(":authority", Origin.of(request.url).authority),
+        HeaderTuple(":path", target),
+        *(
+            (NeverIndexedHeaderTuple if name in SECRET_HEADERS else HeaderTuple)(name, value)
+            for name, value in headers.items()
+        ),
+    ]

@@ -1,0 +1,196 @@
+"""Append sessions: messages, tickets, and how a block is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from s2frames import LocalProtocolError, S2FramesError
+from s2frames.errors import SeqNumMismatch
+from s2frames.session import Retrying
+from s2frames_trio import AppendTicket, Stream
+from trio_adapter.host import Host, numbers, opened, read_all
+from trio_adapter.peers import Peer
+
+
+async def test_tickets_are_settled_in_order() -> None:
+    async with opened(Host()) as (_, stream), stream.append_session() as session:
+        tickets = [await session.submit(b"%d" % n) for n in range(200)]
+        assert [(await ticket).start for ticket in tickets] == list(range(200))
+        # Again, and from another task.
+        assert (await tickets[7]).end == 8
+
+
+async def test_cancelling_a_wait_for_a_ticket_drops_only_the_wait() -> None:
+    host = Host()
+    async with opened(host) as (_, stream):
+        async with stream.append_session() as session:
+            host.is_mute = True
+            ticket = await session.submit(b"a")
+            with trio.move_on_after(1) as scope:
+                await ticket
+            assert scope.cancelled_caught
+            host.is_mute = False
+            await host.pump()
+            assert (await ticket).start == 0
+        assert await read_all(stream) == [b"a"]
+
+
+async def test_cancelling_a_submit_that_waits_for_room_sends_nothing_of_it() -> None:
+    host = Host()
+    async with opened(host, request_timeout=3600.0) as (_, stream):
+        options: Any = {"max_inflight_bytes": 1024 * 1024, "max_inflight_batches": 1}
+        async with stream.append_session(**options) as session:
+            host.is_mute = True
+            accepted: list[AppendTicket] = []
+            with trio.move_on_after(1) as scope:
+                while True:
+                    accepted.append(await session.submit(bytes([len(accepted)]) * 500_000))
+            assert scope.cancelled_caught
+            assert 2 <= len(accepted) < 10
+            host.is_mute = False
+            await host.pump()
+        assert [message[0] for message in await read_all(stream)] == list(range(len(accepted)))
+
+
+async def test_tasks_share_a_session() -> None:
+    async with opened(Host()) as (_, stream):
+        async with stream.append_session() as session, trio.open_nursery() as nursery:
+            for n in range(20):
+                nursery.start_soon(session.append_many, [b"%d/%d" % (n, m) for m in range(100)])
+        received = await read_all(stream)
+    assert len(received) == 2000
+    for n in range(20):
+        mine = [message for message in received if message.startswith(b"%d/" % n)]
+        assert mine == [b"%d/%d" % (n, m) for m in range(100)]
+
+
+async def test_append_many_holds_no_more_than_its_window() -> None:
+    host = Host()
+    taken = 0
+
+    def messages() -> Iterator[bytes]:
+        nonlocal taken
+        while taken < 100:
+            taken += 1
+            yield b"x" * 500_000
+
+    options: Any = {"max_inflight_bytes": 1024 * 1024, "max_inflight_batches": 1}
+    async with (
+        opened(host, request_timeout=3600.0) as (_, stream),
+        stream.append_session(**options) as session,
+        trio.open_nursery() as nursery,
+    ):
+        host.is_mute = True
+        nursery.start_soon(session.append_many, messages())
+        await trio.sleep(10)
+        assert taken < 12
+        host.is_mute = False
+        await host.pump()
+    assert (taken, session.durable_messages) == (100, 100)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("number", [0, 1, 499, 500, 501, 1700])
+async def test_an_iterable_that_raises_in_the_middle(is_async: bool, number: int) -> None:
+    def messages() -> Iterator[bytes]:
+        yield from numbers(number)
+        raise KeyError("mine")
+
+    async def messages_async() -> AsyncIterator[bytes]:
+        for message in messages():
+            yield message
+
+    async with opened(Host()) as (_, stream):
+        async with stream.append_session() as session:
+            with pytest.raises(KeyError, match="mine"):
+                await session.append_many(messages_async() if is_async else messages())
+            await session.flush()
+            assert session.durable_messages == number
+        assert await read_all(stream) == numbers(number)
+
+
+async def test_flush_does_not_wait_for_what_comes_after_it() -> None:
+    async with (
+        opened(Host()) as (_, stream),
+        stream.append_session() as session,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def go_on() -> None:
+            while True:
+                await session.append(b"x")
+
+        nursery.start_soon(go_on)
+        await session.submit(b"y")
+        # As long as this takes, somebody appends.
+        await session.flush()
+        nursery.cancel_scope.cancel()
+
+
+async def test_leaving_by_an_exception_sends_nothing_more() -> None:
+    tickets: list[AppendTicket] = []
+
+    async def leave(stream: Stream) -> None:
+        async with stream.append_session() as session:
+            tickets.append(await session.submit(b"never sent"))
+            raise KeyError("mine")
+
+    async with opened(Host()) as (_, stream):
+        with pytest.raises(KeyError, match="mine"):
+            await leave(stream)
+        with pytest.raises(LocalProtocolError, match="aborted"):
+            await tickets[0]
+        assert await read_all(stream) == []
+
+
+async def test_what_on_retry_raises_comes_out_of_the_block_as_it_is() -> None:
+    host = Host()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async def reset(peer: Peer, stream_id: int) -> bool:
+        peer.h2.reset_stream(stream_id)
+        await peer.flush()
+        return True
+
+    async with opened(host) as (_, stream):
+        host.spoil = reset
+        with pytest.raises(KeyError, match="mine"):
+            async with stream.append_session(on_retry=refuse) as session:
+                await session.submit(b"a")
+        host.spoil = None
+        await stream.check_tail()
+
+
+async def test_sessions_are_used_in_their_blocks() -> None:
+    async with opened(Host()) as (_, stream):
+        session = stream.append_session()
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: session.append(b"x"),
+            lambda: session.submit(b"x"),
+            lambda: session.append_many([b"x"]),
+            session.flush,
+        ]
+        for call in calls:
+            with pytest.raises(LocalProtocolError, match="inside a block"):
+                await call()
+        async with session:
+            with pytest.raises(LocalProtocolError, match="entered once"):
+                await session.__aenter__()
+        with pytest.raises(LocalProtocolError, match="inside a block"):
+            await anext(aiter(stream.read_session()))
+
+
+async def test_a_condition_that_fails_is_raised_as_it_is() -> None:
+    async with opened(Host()) as (_, stream):
+        with pytest.raises(SeqNumMismatch):
+            async with stream.append_session(match_seq_num=7) as session:
+                await session.submit(b"a")
+        with pytest.raises(S2FramesError):
+            await session.append(b"b")
