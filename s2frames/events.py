@@ -23,6 +23,7 @@ __all__ = [
     "FrameDropped",
     "FrameReceived",
     "FramesDurable",
+    "FramesReceived",
     "GapDetected",
     "ReaderEvent",
     "RecordReceived",
@@ -119,6 +120,25 @@ class FrameReceived:
     writer_id: str | None
     #: The user's own headers on its first record.
     headers: tuple[Header, ...]
+
+
+@define(eq=True)
+class FramesReceived:
+    """Messages of one record each that follow one another: `FrameReceived` many at a time."""
+
+    payloads: Sequence[bytes]
+    #: Sequence number of the first one's record; they count up by one.
+    start: int
+    #: The timestamp of all of them.
+    timestamp: int
+    writer_id: str | None
+
+    def singly(self) -> list[FrameReceived]:
+        """The same, one by one."""
+        return [
+            FrameReceived(payload, start, start + 1, self.timestamp, self.writer_id, ())
+            for start, payload in enumerate(self.payloads, self.start)
+        ]
 
 
 @frozen

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, Literal, TypeVar, cast
 
 from attrs import define
 
 from s2frames.codecs import BYTES, Codec
 from s2frames.errors import CodecError, FrameLost, LocalProtocolError, S2FramesError
-from s2frames.events import CaughtUp, FrameDropped, FrameReceived, GapDetected
+from s2frames.events import (
+    CaughtUp,
+    FrameDropped,
+    FrameReceived,
+    FramesReceived,
+    GapDetected,
+)
 from s2frames.read import ReadEvent
 from s2frames.records import Header, StreamPosition
 from s2frames.session import Retrying, SessionEnded
@@ -64,7 +70,7 @@ class Inbox(Generic[T]):
         self._on_retry = on_retry
         self._on_caught_up = on_caught_up
         # Events of `take_all` that come after one that raised.
-        self._left: list[ReadEvent] = []
+        self._left: Sequence[ReadEvent | FramesReceived] = ()
 
     def take(self, event: ReadEvent) -> ReceivedMessage[T] | None:
         """The message in an event, or None when there is none in it.
@@ -93,25 +99,29 @@ class Inbox(Generic[T]):
         """Whether `take_all` has events left from before."""
         return bool(self._left)
 
-    def take_all(self, events: list[ReadEvent]) -> list[T]:
+    def take_all(self, events: Sequence[ReadEvent | FramesReceived]) -> list[T]:
         """The messages in the events, and in those left from before.
 
         Raises as `take`, for the first event if it must; a later one that must is left for the next
         call, with those behind it.
         """
-        events = self._left + events if self._left else events
-        self._left = []
-        if self._codec is BYTES and set(map(type, events)) == {FrameReceived}:
-            return [event.payload for event in events]  # type: ignore[union-attr, misc]
+        events = [*self._left, *events]
+        self._left = ()
         messages: list[T] = []
         decode = self._codec.decode
         for index, event in enumerate(events):
             try:
-                if type(event) is FrameReceived:
+                if type(event) is FramesReceived:
+                    # One failure is the failure of all, and they are gone through singly below.
+                    messages += self._decode_all(event.payloads)
+                elif type(event) is FrameReceived:
                     messages.append(decode(event.payload))
                 else:
-                    self.take(event)
+                    self.take(cast("ReadEvent", event))
             except S2FramesError:
+                if type(event) is FramesReceived:
+                    self._left = [*event.singly(), *events[index + 1 :]]
+                    return messages or self.take_all([])
                 if messages:
                     self._left = events[index:]
                     return messages
@@ -121,6 +131,11 @@ class Inbox(Generic[T]):
                     self._decode(event)
                 raise
         return messages
+
+    def _decode_all(self, payloads: Sequence[bytes]) -> Iterable[T]:
+        if self._codec is BYTES:
+            return cast("Sequence[T]", payloads)
+        return list(map(self._codec.decode, payloads))
 
     def _decode(self, frame: FrameReceived) -> ReceivedMessage[T]:
         try:

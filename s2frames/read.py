@@ -14,11 +14,11 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from s2frames.checkpoint import Checkpoint
 from s2frames.errors import RangeNotSatisfiable, S2FramesError, TransportError
-from s2frames.events import FrameReceived, ReaderEvent
+from s2frames.events import FrameReceived, FramesReceived, ReaderEvent
 from s2frames.last import LastFrames, find_last
 from s2frames.operation import Operation, Plan, ask
 from s2frames.reader import FrameReader, ReaderStats
@@ -161,8 +161,10 @@ class ReadProtocol:
         self._quiet_before: float | None = None
         self._actions: list[Action] = []
         # Events of the batch that is being taken apart, and where the reader was before it.
-        self._batch: Iterator[ReadEvent] = iter(())
+        self._batch: Iterator[ReadEvent | FramesReceived] = iter(())
         self._batch_start: int | None = None
+        # Whether messages that look alike are taken together.
+        self._is_at_once = False
         # Why the connection was lost, and how the session ended: to be told in their turn.
         self._loss: S2FramesError | None = None
         self._ended: SessionEnded | None = None
@@ -232,16 +234,18 @@ class ReadProtocol:
         while (event := self._next_event()) is not None:
             yield event
 
-    def events_at_once(self) -> list[ReadEvent]:
+    def events_at_once(self) -> list[ReadEvent | FramesReceived]:
         """As `events_received`, many at a time; empty when nothing has arrived.
 
-        The session is then past all of them: checkpoints are as of the last one.
+        Messages that look alike come together. The session is then past all of it: checkpoints are
+        as of the last one.
         """
         if self._messages_left is not None or self._found is not None:
             # Which of them are handed out is found out one by one.
             event = self._next_event()
             return [] if event is None else [event]
-        events: list[ReadEvent] = []
+        events: list[ReadEvent | FramesReceived] = []
+        self._is_at_once = True
         while not events and self._state not in _OVER:
             try:
                 # What was taken before an error stays taken.
@@ -496,9 +500,11 @@ class ReadProtocol:
 
     def _next_event(self) -> ReadEvent | None:
         """The next event, or None until more arrives."""
+        self._is_at_once = False
         while self._state not in _OVER:
             try:
-                event = next(self._batch, None)
+                # Of a batch that is taken at once nothing is left for here.
+                event = cast("ReadEvent | None", next(self._batch, None))
                 is_batch_over = event is None and self._state not in _OVER
                 if is_batch_over and not self._next_batch():
                     return None
@@ -531,12 +537,17 @@ class ReadProtocol:
                     self._now
                 )
                 self._batch_start = self._reader.next_seq_num
-                self._batch = self._reader.receive_batch(message.body)
+                self._batch = self._take_apart(message.body)
                 return True
         if self._state is not ReadState.DRAINING:
             return False
         self._batch = self._end_of_answer()
         return True
+
+    def _take_apart(self, batch: bytes) -> Iterator[ReadEvent | FramesReceived]:
+        if self._is_at_once:
+            return self._reader.receive_batch_at_once(batch)
+        return self._reader.receive_batch(batch)
 
     def _note_batch(self) -> None:
         """Count `wait` from the first time at the tail, and then from the last record.

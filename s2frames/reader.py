@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import cast
 
 from attrs import define, field
 
@@ -30,6 +31,7 @@ from s2frames.events import (
     DuplicateDropped,
     FrameDropped,
     FrameReceived,
+    FramesReceived,
     GapDetected,
     ReaderEvent,
     RecordReceived,
@@ -163,6 +165,7 @@ class FrameReader:
         self._awaited: dict[int, _Lane] = {}
         self._caught_up: StreamPosition | None = None
         self._is_iterated = False
+        self._takes_runs = False
         self._is_closed = False
         #: Counters, for people.
         self.stats = ReaderStats()
@@ -247,7 +250,7 @@ class FrameReader:
         received. Raises `RemoteProtocolError` when sequence numbers go back.
         """
         self._enter()
-        return self._events(classify(records), self._end_records)
+        return cast("Iterator[ReaderEvent]", self._events(classify(records), self._end_records))
 
     def receive_batch(self, data: bytes) -> Iterator[ReaderEvent]:
         """Take an encoded `ReadBatch`; otherwise as `receive_records`, and tells of the tail.
@@ -255,6 +258,15 @@ class FrameReader:
         Raises `RemoteProtocolError` when `data` is no such message.
         """
         self._enter()
+        events = self._events(
+            self._scanner.scan_runs(data), partial(self._end_batch, self._next_seq)
+        )
+        return cast("Iterator[ReaderEvent]", events)
+
+    def receive_batch_at_once(self, data: bytes) -> Iterator[ReaderEvent | FramesReceived]:
+        """As `receive_batch`, with messages that look alike together: for speed."""
+        self._enter()
+        self._takes_runs = True
         return self._events(self._scanner.scan_runs(data), partial(self._end_batch, self._next_seq))
 
     def receive_eof(self) -> Iterator[ReaderEvent]:
@@ -281,6 +293,7 @@ class FrameReader:
                 "take all events of the records received before, then receive more"
             )
         self._is_iterated = True
+        self._takes_runs = False
 
     def _end_records(self) -> Iterator[ReaderEvent]:
         self._is_iterated = False
@@ -307,7 +320,7 @@ class FrameReader:
         self,
         records: Iterable[ClassifiedRecord | Run],
         end: Callable[[], Iterator[ReaderEvent]],
-    ) -> Iterator[ReaderEvent]:
+    ) -> Iterator[ReaderEvent | FramesReceived]:
         # One generator for all of it: every level more is passed through for every message.
         try:
             for record in self._singly(records):
@@ -315,6 +328,14 @@ class FrameReader:
                     lane = self._begin_run(record)
                     seq_num, dedupe_seq = record.seq_num, record.dedupe_seq
                     timestamp, writer_id, stats = record.timestamp, lane.writer_id, self.stats
+                    if self._takes_runs:
+                        count = len(record.bodies)
+                        lane.delivered = lane.accepted = dedupe_seq + count - 1
+                        self._next_seq = seq_num + count
+                        stats.records += count
+                        stats.frames += count
+                        yield FramesReceived(record.bodies, seq_num, timestamp, writer_id)
+                        continue
                     for body in record.bodies:
                         lane.delivered = lane.accepted = dedupe_seq
                         dedupe_seq += 1

@@ -41,8 +41,8 @@ async def open_client(
 
     `settings` say where the service is, and who asks: `Settings.from_env(os.environ)` reads
     S2_ACCESS_TOKEN, S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT. `ssl_context` replaces the system's
-    certificates. An https endpoint must speak HTTP/2 (ALPN `h2`), an http one too, from the first
-    byte on.
+    certificates; it is changed to offer HTTP/2 alone (ALPN `h2`). An https endpoint must speak
+    HTTP/2, an http one too, from the first byte on.
     """
     settings = Settings() if settings is None else settings
     async with open_pool(

@@ -23,6 +23,7 @@ from s2frames.events import (
     DuplicateDropped,
     FrameDropped,
     FrameReceived,
+    FramesReceived,
     GapDetected,
     RecordReceived,
     WriterForgotten,
@@ -278,6 +279,8 @@ def test_what_comes_before_an_error_is_handed_out_first() -> None:
                 received(b"\xff"),
                 dropped(DropReason.OVERFLOW),
                 dropped(DropReason.ORPHAN),
+                FramesReceived([b"x", b"y"], 3, 9, "w"),
+                FramesReceived([b"x", b"\xff", b"\xfe", b"y"], 3, 9, None),
                 CaughtUp(StreamPosition(5, 0)),
                 SessionEnded(TransportError("lost")),
             ]
@@ -285,10 +288,15 @@ def test_what_comes_before_an_error_is_handed_out_first() -> None:
     ),
     st.data(),
 )
-def test_all_at_a_time_is_as_one_by_one(events: list[ReadEvent], data: st.DataObject) -> None:
+def test_all_at_a_time_is_as_one_by_one(
+    events: list[ReadEvent | FramesReceived], data: st.DataObject
+) -> None:
     singly: list[object] = []
     inbox = Inbox(TEXT)
-    for event in events:
+    each: list[ReadEvent] = []
+    for some in events:
+        each += some.singly() if isinstance(some, FramesReceived) else [some]
+    for event in each:
         try:
             taken = inbox.take(event)
         except S2FramesError as error:
@@ -299,9 +307,17 @@ def test_all_at_a_time_is_as_one_by_one(events: list[ReadEvent], data: st.DataOb
     inbox = Inbox(TEXT)
     while events or inbox.has_left:
         count = data.draw(st.integers(0, len(events)))
-        some, events = events[:count], events[count:]
+        now, events = events[:count], events[count:]
         try:
-            at_once += inbox.take_all(some)
+            at_once += inbox.take_all(now)
         except S2FramesError as error:
             at_once.append(str(error))
     assert at_once == singly
+
+
+def test_bytes_that_came_together() -> None:
+    events: list[ReadEvent | FramesReceived] = [
+        FramesReceived([b"a", b"b"], 3, 9, "w"),
+        received(b"c", 5),
+    ]
+    assert Inbox(BYTES).take_all(events) == [b"a", b"b", b"c"]

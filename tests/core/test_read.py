@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from random import Random
 from typing import Any, get_args
@@ -53,8 +53,10 @@ from s2frames.events import (
     CaughtUp,
     CommandReceived,
     DropReason,
+    DuplicateDropped,
     FrameDropped,
     FrameReceived,
+    FramesReceived,
     GapDetected,
     ReaderEvent,
 )
@@ -1111,6 +1113,32 @@ def test_an_error_that_never_ends_has_the_time_that_its_head_gave_it() -> None:
 # Many events at a time
 
 
+def singly(events: Iterable[ReadEvent | FramesReceived]) -> list[ReadEvent]:
+    """The events, messages that came together one by one."""
+    found: list[ReadEvent] = []
+    for event in events:
+        found += event.singly() if isinstance(event, FramesReceived) else [event]
+    return found
+
+
+def test_messages_that_look_alike_come_together() -> None:
+    messages = [head(b"%03d" % i, seq=i, writer="w", timestamp=7) for i in range(100)]
+    machine = reading(batch(messages[:20], 5), batch(messages[20:], 25), start=5)
+    kinds: list[type] = []
+    events: list[ReadEvent] = []
+    while some := machine.events_at_once():
+        kinds += map(type, some)
+        events += singly(some)
+    assert FramesReceived in kinds
+    assert len(kinds) < 20
+    assert payloads(events) == [b"%03d" % i for i in range(100)]
+    # One by one from here on, and as if all had come so.
+    machine.receive_data(1, batch([head(b"x", seq=100, writer="w")], 105), 0.0)
+    machine.receive_data(1, batch([head(b"x", seq=99, writer="w")], 106), 0.0)
+    assert [type(event) for event in events_of(machine)] == [FrameReceived, DuplicateDropped]
+    assert machine.stats.frames == 101
+
+
 @pytest.mark.parametrize("options", [{}, {"follow": True}, {"limit": 2}, {"end": 3}], ids=str)
 @pytest.mark.parametrize("ends", ["eof", "loss", "refusal", "open"])
 def test_events_at_once_are_the_events(options: dict[str, Any], ends: str) -> None:
@@ -1127,7 +1155,7 @@ def test_events_at_once_are_the_events(options: dict[str, Any], ends: str) -> No
     at_once: list[ReadEvent] = []
     machine = feed()
     while events := machine.events_at_once():
-        at_once += events
+        at_once += singly(events)
     other = feed()
     assert list(map(str, at_once)) == list(map(str, events_of(other)))
     assert machine.state is other.state
@@ -1139,6 +1167,6 @@ def test_events_at_once_of_the_last_messages() -> None:
     world = World()
     append(world, *frame([b"a"]), *frame([b"b"]), *frame([b"c"]))
     client = world.join_read(make(last=2))
-    client.machine.events_received = lambda: iter(client.machine.events_at_once())  # type: ignore[method-assign]
+    client.machine.events_received = lambda: iter(singly(client.machine.events_at_once()))  # type: ignore[method-assign]
     world.run(lambda: client.machine.is_over)
     assert payloads(client.events) == [b"b", b"c"]
