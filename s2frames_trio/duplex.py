@@ -166,7 +166,10 @@ class Duplex:
 
     def _set_clock(self) -> None:
         deadline = self._protocol.next_timeout()
-        self._clock.deadline = inf if deadline is None else deadline
+        deadline = inf if deadline is None else deadline
+        # Told the same, trio would still sort all its deadlines anew.
+        if deadline != self._clock.deadline:
+            self._clock.deadline = deadline
 
     # Between the tasks
 

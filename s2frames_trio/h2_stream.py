@@ -8,6 +8,7 @@ request is still being sent is never lost.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -27,6 +28,10 @@ __all__ = ["Http2Stream", "Response"]
 # object for each.
 _SMALL_BYTES = 4096
 
+# Names are tokens in lower case; values have no control characters (RFC 9113, 8.2.1).
+_HEADER_NAME = re.compile(rb":status|[!#$%&'*+.^_`|~0-9a-z-]+")
+_HEADER_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+
 
 @frozen
 class Response:
@@ -38,10 +43,12 @@ class Response:
 
     @classmethod
     def parse(cls, headers: Iterable[tuple[bytes, bytes]]) -> Response:
-        """The head as h2 gives it. Raises h2's `ProtocolError` for a status that is none."""
+        """The head as h2 gives it, unchecked. Raises h2's `ProtocolError` for what is none."""
         values: dict[str, str] = {}
         for name_bytes, value_bytes in headers:
-            name, value = name_bytes.decode("latin-1").lower(), value_bytes.decode("latin-1")
+            if not (_HEADER_NAME.fullmatch(name_bytes) and _HEADER_VALUE.fullmatch(value_bytes)):
+                raise ProtocolError(f"the header {name_bytes[:50]!r} has an invalid name or value")
+            name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
             values[name] = f"{values[name]}, {value}" if name in values else value
         status = values.pop(":status", "")
         if not (status.isascii() and status.isdigit() and len(status) == 3):

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from operator import attrgetter
 from urllib.parse import urlsplit
 
 import trio
@@ -49,6 +50,10 @@ _CLOSED = "the client is closed"
 # What a header may hold (RFC 9110, 5.5) and ASCII can say.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VISIBLE = re.compile("[!-~]+")
+# What is the connection's and not the request's (RFC 9113, 8.2.2), or said by ":authority".
+_CONNECTION_HEADERS = frozenset(
+    {"connection", "host", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"}
+)
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 
 
@@ -88,13 +93,14 @@ class _Place:
 
     def hand_out(self) -> None:
         """Give what room there is to those who wait, in their turn."""
-        full_after: float = float("inf")
         waiting, self.waiting = self.waiting, []
-        for waiter in waiting:
-            # Newer connections are some of those that have no room.
-            connection = self._pick(waiter.after) if waiter.after < full_after else None
+        for index, waiter in enumerate(waiting):
+            if not any(connection.has_room for connection in self.connections):
+                # Nor will the others find any: there may be a thousand of them.
+                self.waiting += waiting[index:]
+                return
+            connection = self._pick(waiter.after)
             if connection is None:
-                full_after = min(full_after, waiter.after)
                 self.waiting.append(waiter)
             else:
                 waiter.open_on(connection)
@@ -114,7 +120,7 @@ class _Place:
         """Whether to make another connection for those who wait."""
         if not self.waiting or len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS:
             return False
-        after = max(waiter.after for waiter in self.waiting)
+        after = max(map(attrgetter("after"), self.waiting))
         live = [c for c in self.connections if c.number > after]
         # A peer that allows no stream at all on a connection would not do so on the next.
         if any(c.state is ConnectionState.OPEN and not c.num_streams for c in live):
@@ -309,13 +315,15 @@ def _make_headers(request: Request) -> list[HeaderTuple]:
     headers = {"user-agent": "s2frames", **request.headers}
     for name, value in headers.items():
         # The value may be a secret: it stays out of the message.
-        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+        is_sound = _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
+        if not is_sound or name in _CONNECTION_HEADERS:
             raise LocalProtocolError(f"the header {name!r} has a name or value that cannot be sent")
     return [
         HeaderTuple(":method", request.method),
         HeaderTuple(":scheme", parts.scheme),
         HeaderTuple(":authority", Origin.of(request.url).authority),
-        HeaderTuple(":path", target),
+        # Each stream has its own: remembered, they would push out what all have in common.
+        NeverIndexedHeaderTuple(":path", target),
         *(
             (NeverIndexedHeaderTuple if name in SECRET_HEADERS else HeaderTuple)(name, value)
             for name, value in headers.items()

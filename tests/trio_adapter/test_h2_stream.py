@@ -376,6 +376,22 @@ async def test_what_nobody_takes_is_credited_to_the_connection() -> None:
         assert peer.window_updates(0) > 100 * 2**20
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"Upper", b""),
+        (b"", b""),
+        (b":path", b"/"),
+        (b"a b", b""),
+        (b"a", b"b\0"),
+        (b"a", b"b\r\n"),
+    ],
+)
+def test_a_header_that_is_none(header: tuple[bytes, bytes]) -> None:
+    with pytest.raises(ProtocolError, match="invalid name or value"):
+        Response.parse([(b":status", b"200"), header])
+
+
 @pytest.mark.parametrize("status", [b"", b"2000", b"20", b"abc", "²00".encode()])
 def test_a_status_that_is_none(status: bytes) -> None:
     with pytest.raises(ProtocolError, match="status"):
