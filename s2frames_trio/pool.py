@@ -120,7 +120,7 @@ class _Place:
         """Whether to make another connection for those who wait."""
         if not self.waiting or len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS:
             return False
-        after = max(map(attrgetter("after"), self.waiting))
+        after: int = max(map(attrgetter("after"), self.waiting))
         live = [c for c in self.connections if c.number > after]
         # A peer that allows no stream at all on a connection would not do so on the next.
         if any(c.state is ConnectionState.OPEN and not c.num_streams for c in live):
