@@ -315,6 +315,8 @@ class Http2Connection:
         while True:
             data = await self._transport.receive_some(_RECEIVE_BYTES)
             self._quick_ack()
+            if self._state is ConnectionState.LOST:
+                return
             if not data:
                 raise trio.BrokenResourceError(
                     f"the peer closed the connection{self._incoming.place}{self._farewell}"

@@ -179,6 +179,11 @@ class Pool:
                 # Not if it is set: who is cancelled then would have to give the stream back.
                 if waiter.outcome is None:
                     await waiter.settled.wait()
+        except BaseException:
+            # It may have come before the cancellation did.
+            if isinstance(waiter.outcome, Http2Stream):
+                waiter.outcome.reset()
+            raise
         finally:
             if waiter.outcome is None:
                 place.waiting.remove(waiter)
@@ -253,7 +258,7 @@ class Pool:
             # First, or a connection that ends would be replaced for those who wait.
             place.refuse(LocalProtocolError(_CLOSED))
             for connection in list(place.connections):
-                connection.close()
+                connection.close(LocalProtocolError(_CLOSED))
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -73,9 +73,11 @@ class TlsStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytearray:
         """Receive up to so many bytes; none at the end. Raises `ssl.SSLError` for a bad record."""
         size = max_bytes or _RECEIVE_BYTES
+        await trio.lowlevel.checkpoint_if_cancelled()
         data = self._decrypt(size)
         if data is not None:
-            await trio.lowlevel.checkpoint()
+            # What is decrypted is nowhere else.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             return data
         while (data := self._decrypt(size)) is None:
             await self._receive(size)

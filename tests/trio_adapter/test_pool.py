@@ -512,7 +512,7 @@ async def test_leaving_the_block_ends_everything() -> None:
         async with open_pool(connect_with=connect) as pool:
             stream = await pool.open_stream(REQUEST)
             await settled()
-        with pytest.raises(TransportError, match="closed"):
+        with pytest.raises(LocalProtocolError, match="closed"):
             await stream.receive_data()
         assert await stream.send_data([b"x"]) is False
         stream.reset()

@@ -180,3 +180,35 @@ async def test_a_peer_that_is_gone(authority: trustme.CA) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await tls.send_all(b"x")
         await tls.aclose()
+
+
+async def test_receiving_is_a_checkpoint_whether_data_is_there_or_not(
+    authority: trustme.CA,
+) -> None:
+    async with shaken(authority) as (tls, peer, _):
+        await peer.send_all(b"abc")
+        # From the transport, from what is decrypted, and twice the end.
+        for expected in (b"ab", b"c"):
+            with trio.testing.assert_checkpoints():
+                assert bytes(await tls.receive_some(2)) == expected
+        await peer.aclose()
+        for _ in range(2):
+            with trio.testing.assert_checkpoints():
+                assert not await tls.receive_some(2)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_receive_that_is_cancelled_loses_nothing(
+    authority: trustme.CA, is_first: bool
+) -> None:
+    async with shaken(authority) as (tls, peer, _):
+        await peer.send_all(b"abc")
+        expected = b"abc" if is_first else b"bc"
+        if not is_first:
+            assert await tls.receive_some(1) == b"a"
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await tls.receive_some(2)
+        assert scope.cancelled_caught
+        with trio.fail_after(1):
+            assert await tls.receive_some(2) == expected[:2]
