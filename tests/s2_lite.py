@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ __all__ = ["BINARY_VARIABLE", "MISSING", "find_binary", "s2_lite"]
 BINARY_VARIABLE = "S2_BINARY"
 
 #: Why tests are skipped where there is none.
-MISSING = f"no binary `s2` on PATH or in {BINARY_VARIABLE}"
+MISSING = (
+    f"no binary `s2` on PATH or in {BINARY_VARIABLE}; get it by: cargo install --locked s2-cli"
+)
 
 # So often, and with so many seconds in between, a server that starts is asked whether it is ready.
 _ATTEMPTS = 600
@@ -30,20 +33,21 @@ def find_binary() -> str | None:
 
 
 @contextmanager
-def s2_lite() -> Iterator[str]:
-    """Run a server; gives its URL."""
+def s2_lite(*arguments: str) -> Iterator[str]:
+    """Run a server with these arguments; gives its URL, of https if they ask for TLS."""
     binary = find_binary()
     assert binary is not None, MISSING
     port = _free_port()
     process = subprocess.Popen(
-        [binary, "lite", "--port", str(port)],
+        [binary, "lite", "--port", str(port), *arguments],
         env={**os.environ, "RUST_LOG": "error"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     with process:
         try:
-            url = f"http://127.0.0.1:{port}"
+            speaks_tls = any(argument.startswith("--tls-") for argument in arguments)
+            url = f"{'https' if speaks_tls else 'http'}://127.0.0.1:{port}"
             _wait_until_ready(process, url)
             yield url
         finally:
@@ -60,14 +64,23 @@ def _free_port() -> int:
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     for _ in range(_ATTEMPTS):
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            """It does not listen yet."""
+        if _is_ready(url):
+            return
         try:
             status = process.wait(_PAUSE)
         except subprocess.TimeoutExpired:
             continue
         raise AssertionError(f"s2 lite ended with status {status}")
     raise AssertionError("s2 lite did not become ready")
+
+
+def _is_ready(url: str) -> bool:
+    parts = httpx.URL(url)
+    try:
+        if parts.scheme == "https":
+            # Whether to trust the certificate is for the tests to say; that there is one will do.
+            return bool(ssl.get_server_certificate((parts.host, parts.port or 443)))
+        return httpx.get(f"{url}/health").status_code == 200
+    except (OSError, httpx.TransportError):
+        # It does not listen yet.
+        return False

@@ -155,6 +155,9 @@ def _read_changes(fields: Mapping[str, Any], value: Any, what: str) -> dict[str,
         known = fields.get(key)
         if known is None:
             continue  # as the server does with keys it does not know
+        if key == "min_age_secs":
+            # Alone of all values it cannot be cleared by itself.
+            as_u64(given, key)
         if not isinstance(known, Mapping):
             attribute, parse = known
             changes[attribute] = optional(given, key, parse)

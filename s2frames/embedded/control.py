@@ -188,7 +188,7 @@ def _may_begin_basin(text: str) -> bool:
 
 
 def _may_begin_stream(text: str) -> bool:
-    return len(text.encode(errors="replace")) <= _MAX_STREAM_NAME_BYTES
+    return "\0" not in text and len(text.encode(errors="replace")) <= _MAX_STREAM_NAME_BYTES
 
 
 def _page(items: Iterator[T], head: RequestHead) -> tuple[list[T], bool]:

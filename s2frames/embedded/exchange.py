@@ -191,7 +191,7 @@ class BodyExchange(Exchange):
 
 def _content_coding(head: RequestHead) -> Compression:
     """How the body is compressed. Raises `ServiceError` 415 for what this process cannot read."""
-    coding = head.headers.get("content-encoding", "identity").lower()
+    coding = head.headers.get("content-encoding", "identity")
     if coding == "identity":
         return Compression.NONE
     if coding in ("gzip", "zstd"):

@@ -21,7 +21,7 @@ from s2frames.embedded.json_values import (
     load_json,
     optional,
 )
-from s2frames.errors import LocalProtocolError
+from s2frames.errors import LocalProtocolError, ServiceError
 from s2frames.records import AppendAck, Header, Record, SequencedRecord, check_fencing_token
 from s2frames.wire import AppendInput, ReadBatch
 
@@ -60,9 +60,17 @@ def _parse_header(value: Any, decode: Callable[[str], bytes]) -> Header:
 
 def _decode_base64(text: str) -> bytes:
     try:
-        return b64decode(text, validate=True)
+        data = b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise service_error("invalid", "a name, value or body is not base64") from None
+        raise _not_base64() from None
+    if _encode_base64(data) != text:
+        # Bits that belong to no byte are set.
+        raise _not_base64()
+    return data
+
+
+def _not_base64() -> ServiceError:
+    return service_error("invalid", "a name, value or body is not base64")
 
 
 def _fencing_token(value: Any, what: str) -> str:

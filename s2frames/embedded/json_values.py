@@ -38,7 +38,9 @@ def dump_json(value: Any) -> bytes:
 def load_json(body: bytes) -> Any:
     """The value that `body` holds."""
     try:
-        return json.loads(body.decode(), object_pairs_hook=_make_object)
+        return json.loads(
+            body.decode(), object_pairs_hook=_make_object, parse_constant=_refuse_constant
+        )
     except RecursionError:
         raise JsonError("the JSON is nested too deeply") from None
     except ValueError as error:
@@ -50,6 +52,11 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         raise JsonError("an object has the same key twice")
     return value
+
+
+def _refuse_constant(name: str) -> Any:
+    """Refuse NaN and Infinity, which are no JSON."""
+    raise JsonError(f"the body is not JSON: {name}")
 
 
 def as_object(value: Any, what: str) -> dict[str, Any]:

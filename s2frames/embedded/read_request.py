@@ -75,6 +75,11 @@ class ReadRequest:
         """Whether the read goes on at the tail."""
         return bool(self.wait) or not self.is_bounded
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the limits allow nothing."""
+        return not (self.count and self.bytes)
+
     def for_one_batch(self) -> ReadRequest:
         """The same read, answered with at most one batch."""
         return evolve(
@@ -116,5 +121,6 @@ def parse_last_event_id(head: RequestHead) -> tuple[int, int, int] | None:
 
 
 def _is_u64(text: str) -> bool:
+    digits = text.removeprefix("+")
     # 20 digits, so that a number of any length costs nothing.
-    return text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= U64_MAX
+    return digits.isascii() and digits.isdigit() and len(digits) <= 20 and int(digits) <= U64_MAX

@@ -49,7 +49,7 @@ class ReadSession:
     """A read of one stream, as batches.
 
     Raises `RangeNotSatisfiable` when it is made and starts beyond the tail, or at the tail though
-    it must not follow.
+    it must not follow; but not when its limits allow nothing.
     """
 
     def __init__(self, stream: Stream, request: ReadRequest, random: Callable[[], float]) -> None:
@@ -60,7 +60,8 @@ class ReadSession:
         self._state = _State.CATCHING_UP
         #: Where the tail was when the session last looked.
         self._tail = stream.tail
-        self._next = _find_start(stream, request)
+        # A read of nothing starts nowhere, and so never at a wrong place.
+        self._next = 0 if request.is_empty else _find_start(stream, request)
         self._wait_deadline: float | None = None
         self._heartbeat_at = 0.0
         self._heartbeat_due = False

@@ -132,8 +132,9 @@ class Service:
 
 
 def _template(segments: tuple[str, ...]) -> tuple[str, ...]:
-    """The segments, with the name among them replaced."""
-    if len(segments) < 3 or not segments[2]:
+    """The segments, with the name among them replaced. It may be empty unless it is the last one:
+    then that is another path, as the server's router has it."""
+    if len(segments) < 3 or segments[2:] == ("",):
         return segments
     return (*segments[:2], _NAME, *segments[3:])
 

@@ -98,6 +98,7 @@ def test_reconfiguring(changes: Any, expected: StreamConfig) -> None:
         {"timestamping": {"mode": "client"}},
         {"timestamping": {"uncapped": 1}},
         {"delete_on_empty": {"min_age_secs": -1}},
+        {"delete_on_empty": {"min_age_secs": None}},
         {"delete_on_empty": 5},
     ],
 )

@@ -183,6 +183,7 @@ def test_listing_basins() -> None:
         "/v1/basins?limit=",
         "/v1/basins?prefix=a&prefix=b",
         "/v1/streams?prefix=" + "a" * 513,
+        "/v1/streams?prefix=%00",
         "/v1/streams?limit=x",
     ],
 )

@@ -90,7 +90,7 @@ def test_a_body_that_is_too_long_is_answered_at_once() -> None:
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
 def test_compressed_bodies(compression: Compression) -> None:
     for size, expected in ((1000, 200), (MAX_BODY_BYTES, 200), (MAX_BODY_BYTES + 1, 400)):
-        exchange = open_body(head(content_encoding=compression.accept_encoding.upper()))
+        exchange = open_body(head(content_encoding=compression.accept_encoding))
         exchange.receive_data(compress(bytes(size), compression), EPOCH)
         exchange.receive_eof(EPOCH)
         reply = finish(exchange)
@@ -106,7 +106,7 @@ def test_a_body_that_is_not_compressed_as_it_says() -> None:
     assert finish(exchange).error == (400, "bad_json")
 
 
-@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "", "x" * 1000])
+@pytest.mark.parametrize("coding", ["br", "GZIP", "gzip, gzip", "", "x" * 1000])
 def test_unknown_compression_is_refused_at_once(coding: str) -> None:
     with pytest.raises(ServiceError) as raised:
         open_body(head(content_encoding=coding))

@@ -76,7 +76,9 @@ def test_what_is_no_append_input(value: Any) -> None:
         parse(value)
 
 
-@pytest.mark.parametrize("text", ["a", "YQ", "YQ=", "Y Q==", "YQ==\n", "_w==", "\u00e9", "===="])
+@pytest.mark.parametrize(
+    "text", ["a", "YQ", "YQ=", "Y Q==", "YQ==\n", "YR==", "_w==", "\u00e9", "="]
+)
 def test_what_is_no_base64(text: str) -> None:
     for record in ({"body": text}, {"headers": [[text, ""]]}, {"headers": [["", text]]}):
         with pytest.raises(ServiceError) as raised:

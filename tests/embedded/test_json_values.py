@@ -49,8 +49,10 @@ def test_round_trip(value: Any) -> None:
         b"1" * 5000,
         b'{"a":1,"a":1}',
         b'[{"b":{"a":1,"a":2}}]',
+        b"NaN",
+        b'{"a":-Infinity}',
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(JsonError):

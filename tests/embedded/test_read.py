@@ -80,6 +80,14 @@ def test_a_large_answer_is_compressed() -> None:
     assert json.loads(gzip.decompress(reply.body))["records"][0]["body"] == "x" * 5000
 
 
+@pytest.mark.parametrize("query", ["count=0", "seq_num=9&count=0", "timestamp=9&bytes=0&wait=1"])
+def test_a_read_of_nothing_starts_nowhere(query: str) -> None:
+    host = host_with("a")
+    assert host.send("GET", f"{RECORDS}?{query}").json == {"records": []}
+    session = host.read_s2s(query)
+    assert (drain_batches(session), session.finished) == ([], True)
+
+
 @pytest.mark.parametrize("headers", [{}, PROTOBUF, S2S, EVENTS])
 @pytest.mark.parametrize("query", ["seq_num=2&count=1", "seq_num=1&count=1", "seq_num=2"])
 def test_a_start_beyond_the_tail(headers: dict[str, str], query: str) -> None:
