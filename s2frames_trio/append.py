@@ -244,7 +244,7 @@ class AppendSession(Generic[T]):
             self._outbox.take(self._protocol.events_received())
         except Exception as error:  # noqa: BLE001  # raised by the calls of this session
             self._fail(error)
-        if self._progress.statistics().tasks_waiting:
+        if self._progress:
             self._progress.unpark_all()
 
     def _fail(self, error: Exception) -> None:

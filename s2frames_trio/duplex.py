@@ -1,13 +1,15 @@
 """`Duplex`: drives an append session that sends and is answered at the same time.
 
-One task sends, one receives while a request is open, one watches the clock. What each of them tells
-the session may give the others something to do: `_follow` passes that on.
+One task does it all. It never waits for a stream, for the transport or for an answer: it begins
+things, and waits in one place until any of them has news. So a message costs it two turns, one to
+be sent and one to be acked, and a session one task.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import trio
@@ -16,9 +18,13 @@ from s2frames.append import AppendProtocol
 from s2frames.errors import S2FramesError
 from s2frames.session import Action, CloseRequest, EndData, OpenRequest, SendData
 from s2frames_trio.h2_stream import Http2Stream
-from s2frames_trio.pool import Pool
+from s2frames_trio.pool import Opening, Pool
 
 __all__ = ["Duplex"]
+
+# Each ack puts the deadline off, by less than this of the 5 s it is away: trio would sort all its
+# deadlines anew. One that goes off too early finds nothing to do.
+_EARLY_SECONDS = 1.0
 
 
 class Duplex:
@@ -37,32 +43,36 @@ class Duplex:
         self._protocol = protocol
         self._on_progress = on_progress
         self._actions: deque[Action] = deque()
-        self._has_work = trio.lowlevel.ParkingLot()
-        self._is_parked = False
-        # The request that is open or being opened.
+        # Set when there may be something to do.
+        self._news = trio.Event()
+        # The request that is open or being opened, and how far it is.
         self._request_id = 0
+        self._opening: Opening | None = None
         self._stream: Http2Stream | None = None
-        self._opening = trio.CancelScope()
+        self._has_head = False
+        self._is_sending = False
         self._clock = trio.CancelScope()
         #: Set when everything is over.
         self.finished = trio.Event()
 
     def wake(self) -> None:
-        """There may be something to send."""
-        if self._is_parked:
-            self._has_work.unpark_all()
+        """There may be something to do."""
+        self._news.set()
 
     def abort(self) -> None:
         """The session was aborted: stop now."""
-        self._follow()
+        self._ask()
+        self.wake()
 
     async def run(self) -> None:
         """Drive the session until it is over."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_clock)
-                await self._send(nursery)
-                nursery.cancel_scope.cancel()
+            self.wake()
+            while not self._protocol.is_over:
+                with trio.CancelScope() as self._clock:
+                    self._set_clock()
+                    await self._serve()
+                self._handle_timeout()
         finally:
             # Only a client that ends takes its sessions along. Who waits for them is to know.
             self._protocol.abort("the client is closed")
@@ -70,114 +80,127 @@ class Duplex:
             self._on_progress()
             self.finished.set()
 
+    async def _serve(self) -> None:
+        while not self._protocol.is_over:
+            await self._news.wait()
+            self._news = trio.Event()
+            self._take_stream()
+            self._receive_all()
+            self._ask()
+            self._do_all()
+
+    # Opening
+
+    def _open(self, action: OpenRequest) -> None:
+        self._request_id, self._has_head = action.request_id, False
+        try:
+            self._opening = self._pool.begin_stream(
+                action.request, on_settled=self.wake, new_connection=action.on_new_connection
+            )
+        except S2FramesError as error:
+            self._lose(error)
+        else:
+            self._set_clock()
+
+    def _take_stream(self) -> None:
+        opening = self._opening
+        if opening is None or not opening.is_settled:
+            return
+        self._opening = None
+        try:
+            self._stream = opening.result()
+        except S2FramesError as error:
+            self._lose(error)
+        else:
+            self._stream.on_news = self.wake
+
     # Sending
 
-    async def _send(self, nursery: trio.Nursery) -> None:
-        while not self._protocol.is_over:
-            self._ask()
-            if self._actions:
-                await self._do_all(nursery)
-            elif not self._protocol.is_over:
-                self._is_parked = True
-                await self._has_work.park()
-                self._is_parked = False
-
-    async def _do_all(self, nursery: trio.Nursery) -> None:
-        while self._actions:
+    def _do_all(self) -> None:
+        """Do what is asked for, in order, until something has to be waited for."""
+        while self._actions and not self._is_sending and self._opening is None:
             action = self._actions.popleft()
             if isinstance(action, OpenRequest):
-                await self._open(action, nursery)
-            else:
-                await self._do(action)
+                self._open(action)
+            elif self._stream is not None and action.request_id == self._request_id:
+                self._send(self._stream, action)
 
-    async def _do(self, action: Action) -> None:
-        stream = self._stream
-        if stream is None or action.request_id != self._request_id:
-            return
+    def _send(self, stream: Http2Stream, action: Action) -> None:
+        self._is_sending = True
         if isinstance(action, SendData):
-            if await stream.send_data(action.data):
-                num_bytes = sum(map(len, action.data))
-                self._protocol.bytes_accepted(action.request_id, num_bytes, trio.current_time())
-                self._set_clock()
+            num_bytes = sum(map(len, action.data))
+            stream.begin_data(action.data, partial(self._note_sent, action.request_id, num_bytes))
         elif isinstance(action, EndData):
-            await stream.end_data()
+            stream.begin_end(partial(self._note_sent, action.request_id, 0))
 
-    async def _open(self, action: OpenRequest, nursery: trio.Nursery) -> None:
-        self._request_id = action.request_id
-        stream: Http2Stream | None = None
-        try:
-            with trio.CancelScope() as self._opening:
-                stream = await self._pool.open_stream(
-                    action.request, new_connection=action.on_new_connection
-                )
-        except S2FramesError as error:
-            self._lose(action.request_id, error)
-        if stream is None:
-            return
-        if self._opening.cancel_called:
-            # It was to be closed when it was all but open.
-            stream.reset()
-            return
-        self._stream = stream
-        nursery.start_soon(self._receive, stream, action.request_id)
+    def _note_sent(self, request_id: int, num_bytes: int, is_sent: bool) -> None:
+        self._is_sending = False
+        if is_sent and num_bytes:
+            self._protocol.bytes_accepted(request_id, num_bytes, trio.current_time())
+            self._set_clock()
+        if self._actions:
+            self.wake()
 
     # Receiving
 
-    async def _receive(self, stream: Http2Stream, request_id: int) -> None:
-        protocol = self._protocol
-        try:
-            response = await stream.receive_response()
-            protocol.receive_response(
-                request_id, response.status, response.headers, trio.current_time()
-            )
-            self._follow()
-            while (data := await stream.receive_data()) is not None:
-                protocol.receive_data(request_id, data, trio.current_time())
-                self._follow()
-                if self._stream is not stream:
-                    return
-            self._drop_stream()
-            protocol.receive_eof(request_id, trio.current_time())
-        except S2FramesError as error:
-            if self._stream is stream:
-                self._lose(request_id, error)
-            return
-        self._follow()
+    def _receive_all(self) -> None:
+        """Tell the session what has arrived."""
+        while (stream := self._stream) is not None:
+            if not (stream.has_data if self._has_head else stream.has_response):
+                return
+            try:
+                self._receive(stream)
+            except S2FramesError as error:
+                self._lose(error)
 
-    def _lose(self, request_id: int, error: S2FramesError) -> None:
+    def _receive(self, stream: Http2Stream) -> None:
+        request_id, now = self._request_id, trio.current_time()
+        if not self._has_head:
+            response = stream.take_response()
+            self._has_head = True
+            self._protocol.receive_response(request_id, response.status, response.headers, now)
+        elif (data := stream.take_data()) is not None:
+            self._protocol.receive_data(request_id, data, now)
+        else:
+            self._drop_stream()
+            self._protocol.receive_eof(request_id, now)
+
+    def _lose(self, error: S2FramesError) -> None:
         self._drop_stream()
-        self._protocol.connection_lost(request_id, error, trio.current_time())
-        self._follow()
+        self._protocol.connection_lost(self._request_id, error, trio.current_time())
+        self._ask()
 
     def _drop_stream(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.reset()
 
     # Time
 
-    async def _watch_clock(self) -> None:
-        while True:
-            with trio.CancelScope() as self._clock:
-                self._set_clock()
-                await trio.sleep_forever()
-            self._protocol.handle_timeout(trio.current_time())
-            self._follow()
-
     def _set_clock(self) -> None:
         deadline = self._protocol.next_timeout()
-        deadline = inf if deadline is None else deadline
-        # Told the same, trio would still sort all its deadlines anew.
-        if deadline != self._clock.deadline:
+        if self._opening is not None:
+            deadline = min(self._opening.deadline, inf if deadline is None else deadline)
+        if deadline is None:
+            return
+        is_early = self._clock.deadline < trio.current_time() + _EARLY_SECONDS
+        if deadline < self._clock.deadline or is_early:
             self._clock.deadline = deadline
 
-    # Between the tasks
-
-    def _follow(self) -> None:
-        """The session was told something: pass on what follows from it."""
+    def _handle_timeout(self) -> None:
+        now = trio.current_time()
+        if self._opening is not None:
+            self._opening.expire(now)
+        self._protocol.handle_timeout(now)
+        # At once: until they are, what has expired is still next.
+        self._take_stream()
         self._ask()
-        if self._actions or self._protocol.is_over:
-            self.wake()
+        self.wake()
+
+    # What the session asks for
 
     def _ask(self) -> None:
         """Take what the session has to say. Closing a request does not wait for its turn."""
@@ -194,5 +217,4 @@ class Duplex:
         left = [action for action in self._actions if action.request_id != request_id]
         self._actions = deque(left)
         if request_id == self._request_id:
-            self._opening.cancel()
             self._drop_stream()

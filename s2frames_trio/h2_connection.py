@@ -274,7 +274,7 @@ class Http2Connection:
 
     def _wake_writer(self) -> None:
         self._answers += self._h2.data_to_send()
-        if self._answers or self._outgoing.is_waiting:
+        if self._has_work and (self._answers or self._outgoing.is_waiting):
             self._has_work.unpark_all()
 
     async def _write(self) -> None:

@@ -95,9 +95,34 @@ class Http2Stream:
     _is_ending: bool = False
     # Whether the peer wants the rest of the body.
     _is_sending: bool = True
-    _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    # Set when a task that receives may go on.
+    _news: trio.Event = field(factory=trio.Event)
+    #: Called when something has arrived, or nothing more will.
+    on_news: Callable[[], object] = lambda: None
 
     # Sending
+
+    def begin_data(
+        self,
+        buffers: Iterable[bytes | bytearray | memoryview],
+        on_settled: Callable[[bool], object],
+    ) -> None:
+        """`send_data` for who cannot wait: `on_settled` is told what that returns."""
+        self._begin(Upload.of(self.stream_id, buffers), on_settled)
+
+    def begin_end(self, on_settled: Callable[[bool], object]) -> None:
+        """`end_data` for who cannot wait."""
+        self._begin(Upload(self.stream_id, ends_stream=True), on_settled)
+
+    def _begin(self, upload: Upload, on_settled: Callable[[bool], object]) -> None:
+        self._check_sending()
+        upload.on_settled = on_settled
+        if not self._is_sending:
+            upload.settle(is_sent=False)
+            return
+        self._is_ending = upload.ends_stream
+        self._upload = upload
+        self._owner.send(upload)
 
     async def send_data(self, buffers: Iterable[bytes | bytearray | memoryview]) -> bool:
         """Send these bytes of the body; returns when the transport has taken all of them.
@@ -114,26 +139,19 @@ class Http2Stream:
         return await sent
 
     async def _send(self, upload: Upload) -> bool:
-        self._check_sending()
-        if not self._is_sending:
-            await trio.lowlevel.checkpoint()
-            return False
-        self._is_ending = upload.ends_stream
-        self._upload = upload
-        self._owner.send(upload)
+        settled = trio.Event()
+        self._begin(upload, lambda _: settled.set())
         try:
-            await upload.settled.wait()
+            await settled.wait()
         except BaseException:
             # How much of it was sent is unknown.
             self.reset()
             raise
-        finally:
-            self._upload = None
         return upload.is_sent
 
     def _check_sending(self) -> None:
         self._check_open()
-        if self._upload is not None:
+        if self._upload is not None and not self._upload.is_settled:
             raise LocalProtocolError("another task is sending on this stream")
         if self._is_ending:
             raise LocalProtocolError("the body of this request is complete")
@@ -142,10 +160,8 @@ class Http2Stream:
 
     async def receive_response(self) -> Response:
         """Wait for the answer's status and headers. Raises what ended the stream before."""
-        await self._wait(lambda: self._response is not None)
-        if self._response is None:
-            raise self._failure()
-        return self._response
+        await self._wait(lambda: self.has_response)
+        return self.take_response()
 
     async def receive_data(self) -> bytes | None:
         """Wait for the next bytes of the answer's body; None when it is complete.
@@ -153,7 +169,27 @@ class Http2Stream:
         Only taking bytes lets the peer send more. Raises what broke the stream, after everything
         that had arrived was taken.
         """
-        await self._wait(lambda: bool(self._chunks))
+        await self._wait(lambda: self.has_data)
+        return self.take_data()
+
+    @property
+    def has_response(self) -> bool:
+        """Whether `receive_response` need not wait."""
+        return self._response is not None or self._is_over
+
+    @property
+    def has_data(self) -> bool:
+        """Whether `receive_data` need not wait."""
+        return bool(self._chunks) or self._is_over
+
+    def take_response(self) -> Response:
+        """`receive_response` for when `has_response`."""
+        if self._response is None:
+            raise self._failure()
+        return self._response
+
+    def take_data(self) -> bytes | None:
+        """`receive_data` for when `has_data`."""
         if self._chunks:
             return self._take()
         if self._error is not None:
@@ -163,11 +199,17 @@ class Http2Stream:
     async def _wait(self, is_there: Callable[[], bool]) -> None:
         """Wait until something is there or will never be. Always a checkpoint."""
         self._check_open()
-        if is_there() or self._is_over:
+        if is_there():
             await trio.lowlevel.checkpoint()
-        while not (is_there() or self._is_over):
-            await self._news.park()
+        while not is_there():
+            if self._news.is_set():
+                self._news = trio.Event()
+            await self._news.wait()
         self._check_open()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self.on_news()
 
     @property
     def _is_over(self) -> bool:
@@ -203,7 +245,7 @@ class Http2Stream:
         # Before the place of this stream goes to another one.
         self._close_window_if_over()
         self._owner.reset(self.stream_id)
-        self._news.unpark_all()
+        self._tell_news()
 
     async def aclose(self) -> None:
         """As `reset`."""
@@ -244,7 +286,7 @@ class Http2Stream:
     def receive_head(self, response: Response) -> None:
         """The answer has begun."""
         self._response = response
-        self._news.unpark_all()
+        self._tell_news()
 
     def receive_chunk(self, data: bytes) -> None:
         """Part of the answer's body has arrived."""
@@ -253,7 +295,7 @@ class Http2Stream:
         else:
             self._chunks.append(data)
         self._buffered_bytes += len(data)
-        self._news.unpark_all()
+        self._tell_news()
 
     def note_taken(self, num_bytes: int) -> None:
         """Bytes that had arrived have gone."""
@@ -270,7 +312,7 @@ class Http2Stream:
         self._is_complete = True
         self._is_sending = False
         self._close_window_if_over()
-        self._news.unpark_all()
+        self._tell_news()
 
     def fail(self, error: S2FramesError) -> None:
         """The stream broke. Ignored after a complete answer."""
@@ -278,4 +320,4 @@ class Http2Stream:
             self._error = error
         self._close_window_if_over()
         self._stop_sending()
-        self._news.unpark_all()
+        self._tell_news()

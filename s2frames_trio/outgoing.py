@@ -8,11 +8,10 @@ through h2.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from struct import Struct
 
 import h2.connection
-import trio
 from attrs import define, field
 
 __all__ = ["WRITE_BYTES", "Outgoing", "Upload"]
@@ -29,15 +28,16 @@ _FRAME_HEADER = Struct(">BHBBL")
 
 @define(eq=False)
 class Upload:
-    """A part of a request's body, or its end, that a task waits to see sent."""
+    """A part of a request's body, or its end, that is to be sent."""
 
     stream_id: int
     ends_stream: bool = False
     _views: deque[memoryview] = field(factory=deque)
     #: Bytes that are not cut yet.
     size: int = 0
-    #: Set when all was sent, or will never be.
-    settled: trio.Event = field(factory=trio.Event)
+    #: Told once, when all was sent or will never be: whether it was.
+    on_settled: Callable[[bool], object] = lambda is_sent: is_sent
+    is_settled: bool = False
     is_sent: bool = False
 
     @classmethod
@@ -60,10 +60,10 @@ class Upload:
         return taken
 
     def settle(self, *, is_sent: bool) -> None:
-        """Let the task go on. What was said first holds."""
-        if not self.settled.is_set():
-            self.is_sent = is_sent
-            self.settled.set()
+        """Tell what became of it. What was said first holds."""
+        if not self.is_settled:
+            self.is_settled, self.is_sent = True, is_sent
+            self.on_settled(is_sent)
 
 
 def _as_bytes(buffer: bytes | bytearray | memoryview) -> memoryview:

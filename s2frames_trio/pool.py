@@ -28,7 +28,7 @@ from s2frames_trio.h2_connection import Http2Connection
 from s2frames_trio.h2_stream import Http2Stream
 from s2frames_trio.mapping import another
 
-__all__ = ["Connect", "Pool", "open_pool"]
+__all__ = ["Connect", "Opening", "Pool", "open_pool"]
 
 #: Makes a transport to an origin by a deadline.
 Connect = Callable[[Origin, float], Awaitable[trio.abc.Stream]]
@@ -58,19 +58,57 @@ _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 
 
 @define(eq=False)
-class _Waiter:
-    """A call that waits for a stream."""
+class Opening:
+    """A request that waits for a stream."""
 
+    _place: _Place
     headers: list[HeaderTuple]
     end: bool
     # Which connections are too old for it.
     after: int
-    outcome: Http2Stream | S2FramesError | None = None
-    settled: trio.Event = field(factory=trio.Event)
+    timeout: float
+    #: When it has waited long enough: `expire` is to be called then.
+    deadline: float
+    #: Called once, when there is a stream or will be none, unless it was cancelled.
+    on_settled: Callable[[], object]
+    _outcome: Http2Stream | S2FramesError | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a `result`."""
+        return self._outcome is not None
+
+    def result(self) -> Http2Stream:
+        """The stream, for the one who asked to use and to reset. Raises why there is none."""
+        if isinstance(self._outcome, Http2Stream):
+            return self._outcome
+        raise self._outcome or AssertionError("it is still waiting")
+
+    def cancel(self) -> None:
+        """Be done with it: a stream that has come is reset. Idempotent."""
+        if isinstance(self._outcome, Http2Stream):
+            self._outcome.reset()
+        self._leave()
+
+    def expire(self, now: float) -> None:
+        """Give up, if it is time."""
+        if self._outcome is None and now >= self.deadline:
+            self._leave()
+            self.settle(
+                ConnectError(
+                    f"{self._place.origin} had no room for another stream within "
+                    f"{self.timeout:g} s, on {len(self._place.connections)} connections"
+                )
+            )
+
+    def _leave(self) -> None:
+        if self in self._place.waiting:
+            self._place.waiting.remove(self)
 
     def settle(self, outcome: Http2Stream | S2FramesError) -> None:
-        self.outcome = outcome
-        self.settled.set()
+        """Tell what came of it."""
+        self._outcome = outcome
+        self.on_settled()
 
     def open_on(self, connection: Http2Connection) -> None:
         """Take the room there: nobody else can come in between."""
@@ -88,8 +126,15 @@ class _Place:
     connections: list[Http2Connection] = field(factory=list)
     # Numbers of the connections that are being made.
     dialing: set[int] = field(factory=set)
-    waiting: list[_Waiter] = field(factory=list)
+    waiting: list[Opening] = field(factory=list)
     expected_streams: int = _EXPECTED_STREAMS
+    # The newest connection that anybody ever found too old.
+    newest_after: int = 0
+
+    def add(self, opening: Opening) -> None:
+        """Put a request in line."""
+        self.waiting.append(opening)
+        self.newest_after = max(self.newest_after, opening.after)
 
     def hand_out(self) -> None:
         """Give what room there is to those who wait, in their turn."""
@@ -120,13 +165,20 @@ class _Place:
         """Whether to make another connection for those who wait."""
         if not self.waiting or len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS:
             return False
+        if self._is_coming(self.newest_after):
+            # Found without a look at each who waits: there may be a thousand of them.
+            return False
         after: int = max(map(attrgetter("after"), self.waiting))
         live = [c for c in self.connections if c.number > after]
         # A peer that allows no stream at all on a connection would not do so on the next.
         if any(c.state is ConnectionState.OPEN and not c.num_streams for c in live):
             return False
+        return not self._is_coming(after)
+
+    def _is_coming(self, after: int) -> bool:
+        """Whether connections made since `after` are on the way for all who wait."""
         coming = sum(number > after for number in self.dialing)
-        return coming * self.expected_streams < len(self.waiting)
+        return coming * self.expected_streams >= len(self.waiting)
 
 
 class Pool:
@@ -164,35 +216,47 @@ class Pool:
         `new_connection` it shares no connection that is there already. Raises `ConnectError`
         when no connection can be made or none has room in time: nothing was sent then.
         """
-        origin, headers = Origin.of(request.url), _make_headers(request)
-        self._check_open()
         await trio.lowlevel.checkpoint()
-        place = self._places.setdefault(origin, _Place(origin))
-        waiter = _Waiter(headers, end, self._num_dialed if new_connection else 0)
-        place.waiting.append(waiter)
-        self._advance(place)
-        return await self._wait(place, waiter)
-
-    async def _wait(self, place: _Place, waiter: _Waiter) -> Http2Stream:
-        try:
-            with trio.move_on_after(self._open_timeout):
-                # Not if it is set: who is cancelled then would have to give the stream back.
-                if waiter.outcome is None:
-                    await waiter.settled.wait()
-        except BaseException:
-            # It may have come before the cancellation did.
-            if isinstance(waiter.outcome, Http2Stream):
-                waiter.outcome.reset()
-            raise
-        finally:
-            if waiter.outcome is None:
-                place.waiting.remove(waiter)
-        if isinstance(waiter.outcome, Http2Stream):
-            return waiter.outcome
-        raise waiter.outcome or ConnectError(
-            f"{place.origin} had no room for another stream within {self._open_timeout:g} s, "
-            f"on {len(place.connections)} connections"
+        settled = trio.Event()
+        opening = self.begin_stream(
+            request, on_settled=settled.set, end=end, new_connection=new_connection
         )
+        # Not if it is settled: who is cancelled then would have to give the stream back.
+        if not opening.is_settled:
+            try:
+                with trio.move_on_at(opening.deadline):
+                    await settled.wait()
+            except BaseException:
+                opening.cancel()
+                raise
+            opening.expire(trio.current_time())
+        return opening.result()
+
+    def begin_stream(
+        self,
+        request: Request,
+        *,
+        on_settled: Callable[[], object],
+        end: bool = False,
+        new_connection: bool = False,
+    ) -> Opening:
+        """`open_stream` for who cannot wait: `on_settled` is called when there is a result."""
+        origin = Origin.of(request.url)
+        headers = _make_headers(request, origin)
+        self._check_open()
+        place = self._places.setdefault(origin, _Place(origin))
+        opening = Opening(
+            place,
+            headers,
+            end,
+            after=self._num_dialed if new_connection else 0,
+            timeout=self._open_timeout,
+            deadline=trio.current_time() + self._open_timeout,
+            on_settled=on_settled,
+        )
+        place.add(opening)
+        self._advance(place)
+        return opening
 
     def _advance(self, place: _Place) -> None:
         """Something has changed: do what can be done for those who wait."""
@@ -310,7 +374,7 @@ async def open_pool(
         raise failure
 
 
-def _make_headers(request: Request) -> list[HeaderTuple]:
+def _make_headers(request: Request, origin: Origin) -> list[HeaderTuple]:
     """The request's headers, secret ones marked never to be remembered on the way."""
     parts = urlsplit(request.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -325,8 +389,8 @@ def _make_headers(request: Request) -> list[HeaderTuple]:
             raise LocalProtocolError(f"the header {name!r} has a name or value that cannot be sent")
     return [
         HeaderTuple(":method", request.method),
-        HeaderTuple(":scheme", parts.scheme),
-        HeaderTuple(":authority", Origin.of(request.url).authority),
+        HeaderTuple(":scheme", origin.scheme),
+        HeaderTuple(":authority", origin.authority),
         # Each stream has its own: remembered, they would push out what all have in common.
         NeverIndexedHeaderTuple(":path", target),
         *(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -94,12 +93,15 @@ class ReadSession(Generic[T]):
         # the time. Bytes never come without one.
         if (message := self._take(self._events)) is not None:
             return message
-        with self._alone():
+        self._begin_use()
+        try:
             while True:
                 self._events = self._protocol.events_received()
                 if (message := self._take(self._events)) is not None:
                     return message
                 await self._go_on()
+        finally:
+            self._is_in_use = False
 
     def _take(self, events: Iterator[ReadEvent]) -> ReceivedMessage[T] | None:
         """The next message that has arrived."""
@@ -112,7 +114,8 @@ class ReadSession(Generic[T]):
         return None
 
     async def _next_batch(self) -> list[T]:
-        with self._alone():
+        self._begin_use()
+        try:
             while True:
                 events = [] if self._inbox.has_left else self._protocol.events_at_once()
                 if self._protocol.is_over:
@@ -121,6 +124,8 @@ class ReadSession(Generic[T]):
                     return messages
                 if not (events or self._inbox.has_left):
                     await self._go_on()
+        finally:
+            self._is_in_use = False
 
     async def _go_on(self) -> None:
         if self._protocol.is_over:
@@ -128,8 +133,7 @@ class ReadSession(Generic[T]):
             raise StopAsyncIteration
         await self._exchange.step()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _begin_use(self) -> None:
         if not self._is_entered:
             raise LocalProtocolError(
                 "read inside a block: async with stream.read_session(...) as messages"
@@ -139,10 +143,6 @@ class ReadSession(Generic[T]):
                 "a read session belongs to one task at a time, and this one is in use"
             )
         self._is_in_use = True
-        try:
-            yield
-        finally:
-            self._is_in_use = False
 
 
 class _Messages(Generic[T]):

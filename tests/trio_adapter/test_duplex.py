@@ -8,9 +8,10 @@ import trio.testing
 from hyperframe.frame import GoAwayFrame
 
 from s2frames import Outcome
-from s2frames.errors import TransportError
+from s2frames.errors import ConnectError, TransportError
 from s2frames.retry import Retry
 from s2frames_trio import Stream
+from s2frames_trio.pool import DEFAULT_OPEN_TIMEOUT
 from trio_adapter.host import Host, opened
 
 
@@ -103,3 +104,68 @@ async def test_a_window_that_stays_closed() -> None:
         with pytest.raises(TransportError, match="took no bytes for 5 s"):
             async with stream.append_session() as session:
                 await session.append(b"x" * 2_000_000)
+
+
+async def test_a_session_is_one_task() -> None:
+    host = Host()
+    async with opened(host) as (_, stream):
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with stream.append_session() as session:
+            await session.append(b"a")
+            assert trio.lowlevel.current_statistics().tasks_living == before + 1
+        assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_a_session_that_finds_no_room() -> None:
+    host = Host()
+    # The session itself would wait for 15 s.
+    async with opened(host, connect_timeout=10.0, retry=Retry(max_attempts=1)) as (_, stream):
+        for peer in host.peers:
+            await peer.change_settings(max_concurrent_streams=0)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        with pytest.raises(ConnectError, match="no room") as raised:
+            async with stream.append_session() as session:
+                await session.append(b"a")
+        assert trio.current_time() - start == pytest.approx(DEFAULT_OPEN_TIMEOUT, abs=0.1)
+        assert raised.value.outcome is Outcome.NOT_APPLIED
+
+
+async def test_an_abort_while_a_stream_is_awaited_leaves_nothing() -> None:
+    host = Host()
+    async with opened(host) as (_, stream):
+        for peer in host.peers:
+            await peer.change_settings(max_concurrent_streams=0)
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def leave() -> None:
+            async with stream.append_session() as session:
+                await session.submit(b"a")
+                await trio.testing.wait_all_tasks_blocked()
+                raise KeyError
+
+        start = trio.current_time()
+        with pytest.raises(KeyError):
+            await leave()
+        assert trio.current_time() == start
+        for peer in host.peers:
+            await peer.change_settings(max_concurrent_streams=10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.num_open == 0
+        await stream.check_tail()
+
+
+async def test_acks_put_the_deadline_off() -> None:
+    host = Host()
+    async with opened(host, retry=Retry(max_attempts=1)) as (_, stream):
+        async with stream.append_session() as session:
+            # Longer than any one deadline in all, and never idle for as long as one.
+            for _ in range(6):
+                host.is_mute = True
+                ticket = await session.submit(b"a")
+                await trio.sleep(4)
+                host.is_mute = False
+                await host.pump()
+                await ticket
+        # Basin, stream, session: it never began anew.
+        assert host.num_requests == 3

@@ -237,3 +237,51 @@ def test_h2_would_put_every_body_into_words(loud: type[Loud]) -> None:
     connection.incoming_buffer = plain
     receive_body(connection)
     assert loud.spoken > 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        (DataFrame(1, data=b"abc"), (1, 3)),
+        (DataFrame(2**31 - 1, data=b""), (2**31 - 1, 0)),
+        (DataFrame(1, data=bytes(70_000)), (1, 70_000)),
+        (DataFrame(1, data=b"abc", flags=["END_STREAM"]), None),
+        (DataFrame(1, data=b"abc", pad_length=1, flags=["PADDED"]), None),
+        (PingFrame(0, opaque_data=b"12345678"), None),
+    ],
+)
+def test_plain_data_is_found(frame: Frame, found: tuple[int, int] | None) -> None:
+    buffer = make_buffer()
+    buffer.add_data(FIRST)
+    # Not before SETTINGS.
+    assert buffer.peek_data() is None
+    cut_all(buffer)
+    data = frame.serialize()
+    for part in (data[:5], data[5:-1]):
+        buffer.add_data(part)
+        assert buffer.peek_data() is None
+    buffer.add_data(data[-1:])
+    # It takes nothing away.
+    assert buffer.peek_data() == buffer.peek_data() == found
+    if found is not None:
+        assert buffer.take_data(found[1]) == data[9:]
+        assert not buffer.is_inside_frame
+    else:
+        assert [type(cut) for cut in cut_all(buffer)] == [type(frame)]
+
+
+def test_plain_data_that_must_not_come_is_not_found() -> None:
+    buffer = make_buffer()
+    buffer.add_data(DataFrame(1, data=b"x").serialize())
+    assert buffer.peek_data() is None
+    buffer = make_buffer()
+    buffer.add_data(FIRST + HeadersFrame(1, data=b"\x88").serialize())
+    cut_all(buffer)
+    buffer.add_data(DataFrame(1, data=b"inside a header block").serialize())
+    assert buffer.peek_data() is None
+    buffer = make_buffer()
+    buffer.add_data(FIRST)
+    cut_all(buffer)
+    buffer.max_frame_size = 16_384
+    buffer.add_data(DataFrame(1, data=bytes(16_385)).serialize())
+    assert buffer.peek_data() is None

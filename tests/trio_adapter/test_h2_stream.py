@@ -414,3 +414,87 @@ async def test_a_bad_status_breaks_its_stream_alone() -> None:
             await broken.receive_response()
         await peer.answer(other)
         assert (await whole.receive_response()).status == 200
+
+
+async def test_sending_without_a_wait() -> None:
+    async with connected(initial_window_size=3) as (connection, peer):
+        stream, number = await open_stream(connection, peer)
+        told: list[bool] = []
+        stream.begin_data([b"ab", b"cd"], told.append)
+        with pytest.raises(LocalProtocolError, match="another task"):
+            stream.begin_end(told.append)
+        await settled()
+        # It is sent when the window has let all of it pass.
+        assert told == []
+        peer.h2.increment_flow_control_window(10, number)
+        await peer.flush()
+        await settled()
+        assert told == [True]
+        stream.begin_end(told.append)
+        await peer.next(h2.events.StreamEnded)
+        assert told == [True, True]
+        assert peer.data_of(number) == b"abcd"
+        with pytest.raises(LocalProtocolError, match="complete"):
+            stream.begin_data([b"x"], told.append)
+
+
+@pytest.mark.parametrize("way", ["reset", "reset by the peer", "end", "lost"])
+async def test_what_is_not_sent_is_told_once(way: str) -> None:
+    async with connected(initial_window_size=1) as (connection, peer):
+        stream, number = await open_stream(connection, peer)
+        told: list[bool] = []
+        stream.begin_data([b"abc"], told.append)
+        await settled()
+        if way == "reset":
+            stream.reset()
+        elif way == "lost":
+            connection.close()
+        elif way == "end":
+            await peer.answer(number, end=True)
+        else:
+            peer.h2.reset_stream(number)
+            await peer.flush()
+        await settled()
+        assert told == [False]
+        if way != "reset":
+            stream.begin_data([b"more"], told.append)
+            assert told == [False, False]
+        stream.reset()
+        await settled()
+        assert told.count(False) == len(told) < 3
+
+
+@pytest.mark.parametrize("way", ["head", "data", "end", "reset", "lost"])
+async def test_news_are_told(way: str) -> None:
+    async with connected() as (connection, peer):
+        stream, number = await open_stream(connection, peer)
+        if way in ("data", "end"):
+            await peer.answer(number)
+            await settled()
+            assert (stream.has_response, stream.has_data) == (True, False)
+            assert stream.take_response().status == 200
+        else:
+            assert not stream.has_response
+        told: list[bool] = []
+        stream.on_news = lambda: told.append(stream.has_data)
+        if way == "head":
+            await peer.answer(number)
+        elif way == "data":
+            await peer.data(number, b"abc")
+        elif way == "end":
+            await peer.data(number, b"", end=True)
+        elif way == "reset":
+            peer.h2.reset_stream(number)
+            await peer.flush()
+        else:
+            connection.close()
+        await settled()
+        # By then there is something to take.
+        assert told
+        assert told[-1] is (way != "head")
+        assert stream.has_response
+        if way in ("data", "end"):
+            assert stream.take_data() == (b"abc" if way == "data" else None)
+        elif way != "head":
+            with pytest.raises(TransportError):
+                stream.take_response()

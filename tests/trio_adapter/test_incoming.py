@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import h2.events
 import pytest
-from h2.exceptions import DenialOfServiceError, ProtocolError
+from h2.exceptions import DenialOfServiceError, FlowControlError, ProtocolError
 from hyperframe.frame import (
     DataFrame,
     Frame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
+    RstStreamFrame,
     SettingsFrame,
 )
 from hypothesis import given
@@ -24,8 +27,15 @@ FIRST = SettingsFrame(0).serialize()
 HEAD = HeadersFrame(1, data=b"\x88", flags=["END_HEADERS"])
 
 
-def make_incoming() -> Incoming:
-    frames = FrameBuffer()
+class _SlowFrameBuffer(FrameBuffer):
+    """All frames go through h2."""
+
+    def peek_data(self) -> None:
+        return None
+
+
+def make_incoming(frames: FrameBuffer | None = None) -> Incoming:
+    frames = frames or FrameBuffer()
     connection = make_h2(frames)
     connection.send_headers(1, HEADERS)
     incoming = Incoming(connection, frames)
@@ -124,3 +134,96 @@ def test_any_bytes_are_events_or_a_protocol_error(pieces: list[bytes]) -> None:
             list(incoming.receive(piece, 0))
     except ProtocolError:
         assert incoming.is_broken
+
+
+def facts(event: h2.events.Event | GoAwayFrame) -> Any:
+    data = event.data if isinstance(event, h2.events.DataReceived) else None
+    return type(event), getattr(event, "stream_id", None), data
+
+
+def outcome(incoming: Incoming, pieces: list[bytes]) -> Any:
+    """All that can be seen of what came of some bytes."""
+    events, error = [], None
+    try:
+        for piece in pieces:
+            events += [facts(event) for event in incoming.receive(piece, 0)]
+    except ProtocolError as raised:
+        error = (type(raised), raised.error_code)
+    connection = incoming._h2
+    streams = {
+        number: (stream.inbound_flow_control_window, stream._actual_content_length)
+        for number, stream in connection.streams.items()
+    }
+    window = connection.inbound_flow_control_window
+    return events, error, streams, window, connection.data_to_send(), incoming.place
+
+
+DATA = st.builds(
+    raw_frame,
+    st.just(0),
+    st.sampled_from([0, 0, 0, 1, 8, 64]),
+    st.sampled_from([1, 1, 1, 3, 2**31 + 1]),
+    st.binary(max_size=40),
+)
+HEADS = st.sampled_from(
+    [
+        HEAD.serialize(),
+        # With a content-length of 10; a reset; a first head of an interim answer.
+        HeadersFrame(1, data=b"\x88\x5c\x0210", flags=["END_HEADERS"]).serialize(),
+        HeadersFrame(1, data=b"\x88").serialize(),
+        HeadersFrame(1, data=b"\x08\x03103", flags=["END_HEADERS"]).serialize(),
+        RstStreamFrame(1).serialize(),
+    ]
+)
+
+
+@given(
+    # One head in front makes all that follows more likely to be let in.
+    frames=st.lists(DATA | HEADS, max_size=12).map(lambda rest: [HEAD.serialize(), *rest])
+    | st.lists(DATA | HEADS | ANY_FRAME, max_size=12),
+    size=st.integers(1, 200),
+    window=st.integers(0, 100),
+    what=st.sampled_from(["open", "ended", "reset", "closed"]),
+)
+def test_data_past_h2_makes_no_difference(
+    frames: list[bytes], size: int, window: int, what: str
+) -> None:
+    outcomes = []
+    for buffer in (FrameBuffer(), _SlowFrameBuffer()):
+        incoming = make_incoming(buffer)
+        stream = incoming._h2.streams[1]
+        stream._inbound_window_manager.current_window_size = window
+        if what == "ended":
+            incoming._h2.end_stream(1)
+        elif what == "reset":
+            incoming._h2.reset_stream(1)
+        elif what == "closed":
+            incoming._h2.close_connection()
+        data = b"".join(frames)
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        outcomes.append(outcome(incoming, pieces))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_plain_data_does_not_go_through_h2(monkeypatch: pytest.MonkeyPatch) -> None:
+    incoming = make_incoming()
+    list(incoming.receive(HEAD.serialize(), 0))
+    monkeypatch.setattr(incoming._h2, "receive_data", None)
+    (event,) = incoming.receive(wire(DataFrame(1, data=b"abc")), 0)
+    assert facts(event) == (h2.events.DataReceived, 1, b"abc")
+    with pytest.raises(TypeError):
+        list(incoming.receive(wire(DataFrame(1, data=b"abc", flags=["END_STREAM"])), 0))
+
+
+@pytest.mark.parametrize("is_whole_connection", [False, True])
+def test_data_beyond_a_window_is_a_breach(is_whole_connection: bool) -> None:
+    incoming = make_incoming()
+    connection = incoming._h2
+    manager = connection.streams[1]._inbound_window_manager
+    if is_whole_connection:
+        manager = connection._inbound_flow_control_window_manager
+    manager.current_window_size = 5
+    list(incoming.receive(wire(HEAD, DataFrame(1, data=b"abcde")), 0))
+    with pytest.raises(FlowControlError):
+        list(incoming.receive(wire(DataFrame(1, data=b"f")), 0))
+    assert incoming.is_broken

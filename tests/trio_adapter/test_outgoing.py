@@ -84,7 +84,7 @@ def test_h2_agrees_with_every_frame(buffers: list[bytes], window: int, frame_siz
         pass_on(server, client)
     assert received == body
     assert complete == [upload]
-    assert not upload.settled.is_set()
+    assert not upload.is_settled
 
 
 def test_the_end_comes_after_the_body() -> None:
@@ -130,18 +130,20 @@ def test_a_blocked_stream_lets_the_others_pass() -> None:
     assert outgoing.cut() == ([], [])
     assert outgoing.is_waiting
     outgoing.drop(7)
-    assert not uploads[0].settled.is_set()
+    assert not uploads[0].is_settled
     outgoing.drop(1)
-    assert uploads[0].settled.is_set()
+    assert uploads[0].is_settled
     assert not uploads[0].is_sent
     assert not outgoing.is_waiting
 
 
 def test_what_was_said_first_of_an_upload_holds() -> None:
-    upload = Upload(1)
+    told: list[bool] = []
+    upload = Upload(1, on_settled=told.append)
     upload.settle(is_sent=True)
     upload.settle(is_sent=False)
     assert upload.is_sent
+    assert told == [True]
 
 
 @pytest.mark.parametrize("buffer", [b"abcd", bytearray(b"abcd"), memoryview(b"abcd")])

@@ -765,3 +765,78 @@ async def test_data_after_the_end_harms_no_other_stream() -> None:
             assert (await follower.receive_response()).status == 200
             assert await ended.receive_data() is None
             assert connections(pool) == [1]
+
+
+# Without a wait
+
+
+async def test_a_stream_that_is_not_waited_for() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve, max_concurrent_streams=1)
+        async with open_pool(connect_with=connect) as pool:
+            told: list[int] = []
+            opening = pool.begin_stream(REQUEST, on_settled=lambda: told.append(1))
+            assert (opening.is_settled, told) == (False, [])
+            await settled()
+            assert (opening.is_settled, told) == (True, [1])
+            assert opening.result().stream_id == 1
+            assert len(peers) == 1
+            # A second look is the same.
+            opening.expire(trio.current_time() + 100)
+            assert opening.result().stream_id == 1
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_request_that_is_cancelled_leaves_nothing(is_there: bool) -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve)
+        async with open_pool(connect_with=connect) as pool:
+            told: list[int] = []
+            opening = pool.begin_stream(REQUEST, on_settled=lambda: told.append(1))
+            if is_there:
+                await settled()
+            opening.cancel()
+            opening.cancel()
+            await settled()
+            assert connections(pool) == [0]
+            assert told == [1] * is_there
+        assert set(peers[0].resets().values()) == ({ErrorCodes.CANCEL} if is_there else set())
+
+
+async def test_a_request_has_its_time() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, _ = dialer(nursery, Peer.serve, max_concurrent_streams=0)
+        async with open_pool(connect_with=connect) as pool:
+            told: list[int] = []
+            opening = pool.begin_stream(REQUEST, on_settled=lambda: told.append(1))
+            assert opening.deadline == trio.current_time() + DEFAULT_OPEN_TIMEOUT
+            opening.expire(opening.deadline - 0.1)
+            assert not opening.is_settled
+            opening.expire(opening.deadline)
+            with pytest.raises(ConnectError, match="no room for another stream within 8 s"):
+                opening.result()
+            assert told == [1]
+            assert not any(place.waiting for place in pool._places.values())
+
+
+async def test_a_stream_that_comes_as_its_caller_is_cancelled_is_given_back() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, _ = dialer(nursery, Peer.serve, max_concurrent_streams=1)
+        async with open_pool(connect_with=connect) as pool:
+            (place_taker, scope) = (await pool.open_stream(REQUEST), trio.CancelScope())
+
+            async def ask_in_vain() -> None:
+                with scope:
+                    await pool.open_stream(REQUEST)
+
+            async with trio.open_nursery() as asking:
+                asking.start_soon(ask_in_vain)
+                # It waits for a connection, which is being made.
+                for _ in range(3):
+                    await trio.lowlevel.checkpoint()
+                # Both before the one who waits can run: its turn to go comes first.
+                scope.cancel()
+                place_taker.reset()
+            assert scope.cancelled_caught
+            await settled()
+            assert sum(connections(pool)) == 0
