@@ -76,6 +76,7 @@ class Incoming:
             return None
         self._h2._inbound_flow_control_window_manager.window_consumed(size)
         stream._inbound_window_manager.window_consumed(size)
+        stream._actual_content_length += size
         return DataReceived(
             stream_id=stream_id, data=self._frames.take_data(size), flow_controlled_length=size
         )
