@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from s2frames import Outcome
 from s2frames.errors import ConnectError, TransportError
@@ -95,6 +95,20 @@ async def test_an_ack_that_does_not_come() -> None:
             await append_in_vain(stream)
         assert trio.current_time() - start == pytest.approx(5, abs=0.1)
     assert raised.value.outcome is Outcome.UNKNOWN
+
+
+async def test_a_request_that_is_given_up_is_reset() -> None:
+    host = Host()
+    async with opened(host, retry=Retry(max_attempts=2)) as (_, stream):
+        host.is_mute = True
+        with pytest.raises(TransportError, match="no ack came within 5 s"):
+            async with stream.append_session() as session:
+                await session.append(b"a")
+        await trio.testing.wait_all_tasks_blocked()
+        asked = [f.stream_id for p in host.peers for f in p.frames if isinstance(f, HeadersFrame)]
+        reset = [stream_id for peer in host.peers for stream_id in peer.resets()]
+        # The second attempt took the place of the first; calls came before.
+        assert (len(reset), reset) == (2, asked[-2:])
 
 
 async def test_a_window_that_stays_closed() -> None:
