@@ -90,3 +90,20 @@ def simulate(session: nox.Session) -> None:
     """Simulate sessions under faults: `nox -s simulate -- --seeds 20000`."""
     install_wheel(session, "[all]")
     session.run("python", "-P", "-m", "simulation", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Feed the decoders a hundred thousand mutated inputs: `nox -s fuzz -- -k reader`."""
+    install_wheel(session, "[all]")
+    install_group(session, "test")
+    session.run(
+        "pytest",
+        "--installed",
+        # A decoder's share takes minutes.
+        "--timeout=0",
+        "--durations=0",
+        "tests/hostile/test_decoders.py",
+        *session.posargs,
+        env={"PYTHONSAFEPATH": "1", "S2FRAMES_HOSTILE_INPUTS": "100000"},
+    )

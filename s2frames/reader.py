@@ -68,8 +68,8 @@ _NO_SEQ = -1
 # No sequence number is expected yet.
 _ANYWHERE = -1
 
-# Beyond every sequence number.
-_NOWHERE = U64_MAX + 1
+# Beyond the sequence number of every record: the tail comes after the last one, and is a u64 too.
+_NOWHERE = U64_MAX
 
 
 @define(eq=False)
@@ -158,6 +158,7 @@ class FrameReader:
         # The next sequence number not yet looked at.
         self._next_seq = _ANYWHERE if start is None else start
         # The first sequence number that is not taken.
+        self._is_bounded = end is not None
         self._end = _NOWHERE if end is None else end
         # Below this one, records were accounted for by the reader that this one goes on from.
         self._replay_until = 0
@@ -212,7 +213,7 @@ class FrameReader:
     @property
     def has_reached_end(self) -> bool:
         """Whether everything below `end` was taken."""
-        return self._next_seq >= self._end
+        return self._is_bounded and self._next_seq >= self._end
 
     @property
     def buffered_bytes(self) -> int:
@@ -404,6 +405,8 @@ class FrameReader:
 
     def _stop(self, seq_num: int) -> Iterator[ReaderEvent]:
         """A record that is not to be taken: nothing more comes before `end`."""
+        if seq_num >= _NOWHERE:
+            raise RemoteProtocolError(f"no record has the sequence number {seq_num} (2^64 - 1)")
         self._caught_up = None
         yield from self._skip(seq_num)
         self._is_iterated = False

@@ -908,6 +908,22 @@ def test_numbers_that_go_back_inside_a_batch_are_found_after_the_records_before(
     assert payloads(read(reader, place([head(b"d")], 9))) == [b"d"]
 
 
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("options", [{}, {"end": U64_MAX}], ids=str)
+def test_the_last_sequence_number_is_no_records(count: int, options: dict[str, Any]) -> None:
+    """The tail after it would be no u64, so that no checkpoint could say where to go on."""
+    records = [head(b"x", seq=n, writer="w") for n in range(20 + count)]
+    start = U64_MAX - len(records) + 1
+    reader = FrameReader(**options)
+    assert len(payloads(reader.receive_batch(encode(place(records[:20], start))))) == 20
+    rest = reader.receive_batch(encode(place(records[20:], start + 20)))
+    assert len(payloads(islice(rest, count - 1))) == count - 1
+    with pytest.raises(RemoteProtocolError, match=f"sequence number {U64_MAX}"):
+        next(rest)
+    assert reader.next_seq_num == U64_MAX
+    assert Checkpoint.from_json(reader.checkpoint().to_json()) == reader.checkpoint()
+
+
 def test_a_garbled_batch_is_refused_and_the_reader_goes_on() -> None:
     reader = FrameReader()
     batch = encode(place([head(b"a"), head(b"b")]))
