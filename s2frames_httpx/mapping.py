@@ -47,8 +47,9 @@ _ERRORS: tuple[tuple[type[Exception], type[S2FramesError], str], ...] = (
     (httpx.HTTPError, TransportError, "the request failed"),
 )
 
-# httpx tells a connection that ended too early from garbage by words alone.
-_DISCONNECTED = ("disconnected", "peer closed connection")
+# httpx tells a connection that ended too early (before, in and after an answer's head) from garbage
+# by words alone, some of them h11's.
+_DISCONNECTED = ("disconnected", "peer unexpectedly closed connection", "peer closed connection")
 
 
 def to_our_error(error: Exception, url: str) -> S2FramesError:

@@ -97,6 +97,7 @@ def test_an_error_without_words_is_named_after_its_type() -> None:
     "words",
     [
         "Server disconnected without sending a response.",
+        "peer unexpectedly closed connection",
         "peer closed connection without sending complete message body (incomplete chunked read)",
     ],
 )

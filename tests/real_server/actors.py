@@ -10,7 +10,7 @@ from attrs import define, field
 
 from real_server.ledger import Chain, Read, parse
 from s2frames.checkpoint import Checkpoint
-from s2frames.errors import RemoteProtocolError, S2FramesError, ServiceError
+from s2frames.errors import S2FramesError, ServiceError
 from s2frames.events import Appended
 from s2frames.retry import is_retryable
 from s2frames.settings import Endpoints, Settings
@@ -34,19 +34,14 @@ _MAX_AT_ONCE = 12
 # Messages that a follower reads in a session, at most.
 _MAX_READ = 60
 
-# What h11 says when the head of an answer ends too early.
-_CUT_HEAD = "peer unexpectedly closed connection"
-
 
 def may_go_on(error: S2FramesError) -> bool:
     """Whether a session may end so while something breaks.
 
-    When a body ends too early and the way back is whole, the server calls it a bad frame. An answer
-    whose head ends too early is no HTTP to httpx.
+    When a body ends too early and the way back is whole, the server calls it a bad frame.
     """
     is_cut_body = isinstance(error, ServiceError) and error.code == "bad_frame"
-    is_cut_head = isinstance(error, RemoteProtocolError) and _CUT_HEAD in str(error)
-    return is_cut_body or is_cut_head or is_retryable(error)
+    return is_cut_body or is_retryable(error)
 
 
 def _say_nothing(_num: int) -> None:
