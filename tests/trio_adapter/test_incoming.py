@@ -227,3 +227,21 @@ def test_data_beyond_a_window_is_a_breach(is_whole_connection: bool) -> None:
     with pytest.raises(FlowControlError):
         list(incoming.receive(wire(DataFrame(1, data=b"f")), 0))
     assert incoming.is_broken
+
+
+def test_data_after_the_connection_was_closed() -> None:
+    incoming = make_incoming()
+    list(incoming.receive(HEAD.serialize(), 0))
+    incoming._h2.close_connection()
+    with pytest.raises(ProtocolError):
+        list(incoming.receive(wire(DataFrame(1, data=b"abc")), 0))
+
+
+def test_more_data_than_was_announced() -> None:
+    incoming = make_incoming()
+    head = HeadersFrame(1, data=b"\x88\x5c\x0210", flags=["END_HEADERS"])
+    list(incoming.receive(head.serialize(), 0))
+    (event,) = incoming.receive(wire(DataFrame(1, data=b"x" * 10)), 0)
+    assert facts(event) == (h2.events.DataReceived, 1, b"x" * 10)
+    with pytest.raises(ProtocolError):
+        list(incoming.receive(wire(DataFrame(1, data=b"x")), 0))
