@@ -127,13 +127,17 @@ class Outbox(Generic[T]):
 
     @contextmanager
     def listening(self, on_durable: Callable[[Appended], None] | None) -> Iterator[Listener[T]]:
-        """Put messages as one series, inside the block."""
+        """Put messages as one series, inside the block.
+
+        However the block is left, `on_durable` is told of everything that is durable by then.
+        """
         listener = Listener(self, on_durable)
         self._listeners.append(listener)
         try:
             yield listener
         finally:
             self._listeners.remove(listener)
+            listener.tell()
 
     def result(self, frame: int) -> Appended | None:
         """Where a watched message is, or None until it is durable.
@@ -220,9 +224,11 @@ class Listener(Generic[T]):
             self._news.extend(event.appended(frame) for frame in frames)
 
     def tell(self) -> None:
-        """Tell `on_durable` the news, in order. What is left when it raises is told next time."""
+        """Tell `on_durable` the news, in order. When it raises it hears no more."""
         while self._news and self._on_durable is not None:
-            self._on_durable(self._news.popleft())
+            on_durable, self._on_durable = self._on_durable, None
+            on_durable(self._news.popleft())
+            self._on_durable = on_durable
 
 
 @define(eq=False)

@@ -23,8 +23,10 @@ from s2frames.errors import (
 __all__ = ["Retry", "RetryBudget", "backoff", "is_definite", "is_effect_free", "is_retryable"]
 
 # The codes that S2 sends with each status that may pass. Other codes with these statuses, and
-# these codes with another status, do not.
+# these codes with another status, do not. `bad_frame` is not among the server's own: but frames
+# that left here well are bad there when the way cut them off, and left the way back whole.
 _PASSING_CODES: Mapping[str, int] = {
+    "bad_frame": 400,
     "request_timeout": 408,
     "transaction_conflict": 409,
     "rate_limited": 429,
@@ -41,7 +43,6 @@ _LASTING_CODES = frozenset(
     (
         "access_token_not_found",
         "authn",
-        "bad_frame",
         "bad_header",
         "bad_json",
         "bad_path",

@@ -264,10 +264,12 @@ def test_an_append_of_one_batch_is_sent_again_as_it_was() -> None:
     assert buffers(line.sent) != [sent]
 
 
-def test_acks_before_a_terminal_message_are_not_sent_again() -> None:
+# A body that was cut on the way, while the way back is whole, is a bad frame.
+@pytest.mark.parametrize(("status", "code"), [(500, "other"), (400, "bad_frame")])
+def test_acks_before_a_terminal_message_are_not_sent_again(status: int, code: str) -> None:
     line = Line(BIG, BIG, BIG)
     sent = wires(line.sent)
-    line.answer(acks(1, 1) + terminal(500, "other"))
+    line.answer(acks(1, 1) + terminal(status, code))
     assert line.state is AppendState.WAITING
     assert line.durable == [0, 1]
     assert wires(line.wait()) == sent[2:]

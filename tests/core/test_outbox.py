@@ -322,11 +322,30 @@ def test_a_listener_that_raises_hides_nothing_from_the_others() -> None:
         second.tell()
         with pytest.raises(TransportError):
             line.outbox.check()
-        # What is left is told next time; what it raised about is not repeated.
-        first.tell()
+        # The one that raised hears no more.
         first.tell()
     assert heard == [Appended(1, 2)]
-    assert deaf.heard == [Appended(2, 3)]
+    assert deaf.heard == []
+
+
+def test_what_is_durable_is_told_when_the_series_fails() -> None:
+    line = Line(retry=Retry(max_attempts=1))
+    heard: list[Appended] = []
+
+    def put_some() -> None:
+        with line.outbox.listening(heard.append) as listener:
+            listener.put("x", now=0.0)
+            (count,) = line.sent()
+            line.ack(count)
+            listener.put("y", now=0.0)
+            line.sent()
+            line.protocol.connection_lost(1, TransportError("lost"), 0.0)
+            line.take()
+            line.outbox.check()
+
+    with pytest.raises(TransportError, match="lost"):
+        put_some()
+    assert heard == [Appended(0, 1)]
 
 
 def test_news_comes_after_the_bookkeeping() -> None:

@@ -35,7 +35,7 @@ from s2frames.retry import (
 # Every code of the service, its status, whether it may pass, whether it is promised that then
 # nothing was done, and whether it is known to have had no effect.
 CODES = [
-    (400, "bad_frame", False, False, True),
+    (400, "bad_frame", True, False, True),
     (400, "bad_header", False, False, True),
     (400, "bad_json", False, False, True),
     (400, "bad_path", False, False, True),

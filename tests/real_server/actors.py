@@ -10,7 +10,7 @@ from attrs import define, field
 
 from real_server.ledger import Chain, Read, parse
 from s2frames.checkpoint import Checkpoint
-from s2frames.errors import S2FramesError, ServiceError
+from s2frames.errors import S2FramesError
 from s2frames.events import Appended
 from s2frames.retry import is_retryable
 from s2frames.settings import Endpoints, Settings
@@ -33,15 +33,6 @@ _MAX_AT_ONCE = 12
 
 # Messages that a follower reads in a session, at most.
 _MAX_READ = 60
-
-
-def may_go_on(error: S2FramesError) -> bool:
-    """Whether a session may end so while something breaks.
-
-    When a body ends too early and the way back is whole, the server calls it a bad frame.
-    """
-    is_cut_body = isinstance(error, ServiceError) and error.code == "bad_frame"
-    return is_cut_body or is_retryable(error)
 
 
 def _say_nothing(_num: int) -> None:
@@ -94,7 +85,7 @@ class Writer:
                 while self.has_message(self._next):
                     await self._append_some(session)
         except S2FramesError as error:
-            if not may_go_on(error):
+            if not is_retryable(error):
                 raise
             self.given_up += 1
         durable = session.durable_messages
@@ -146,7 +137,7 @@ class Writer:
             try:
                 state: WriterState = await self._stream.recover_writer(writer_id)
             except S2FramesError as error:
-                if not may_go_on(error):
+                if not is_retryable(error):
                     raise
             else:
                 return state
@@ -179,7 +170,7 @@ class Follower:
                     async with session:
                         await self._take_some(session)
                 except S2FramesError as error:
-                    if not may_go_on(error):
+                    if not is_retryable(error):
                         raise
                     self.given_up += 1
                 start = Checkpoint.from_json(session.checkpoint().to_json())
