@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_U64_MASK = 2**64 - 1
+_U64_MAX = 2**64 - 1
 
 
 @frozen
@@ -272,7 +272,9 @@ def decode_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         at += 1
         value |= (group & 0x7F) << shift
         if group < 0x80:
-            return value & _U64_MASK, at
+            if value > _U64_MAX:
+                raise RemoteProtocolError("a protobuf number is above 2^64 - 1")
+            return value, at
         shift += 7
         if shift >= 70:
             raise RemoteProtocolError("a protobuf number is longer than 10 bytes")

@@ -106,6 +106,9 @@ BAD_MESSAGES = [
     (b"\0\0\x03\x40\x0a\x00", 400, "bad_frame"),
     # Neither protobuf, nor a batch.
     (b"\0\0\x02\x00\xff", 400, "bad_frame"),
+    # A number of a field that is not known: above 2^64 - 1, and as large as can be.
+    (b"\0\0\x0c\x00\x78" + b"\x80" * 9 + b"\x02", 400, "bad_frame"),
+    (b"\0\0\x0c\x00\x78" + b"\xff" * 9 + b"\x01", 422, "invalid"),
     (b"\0\0\x01\x00", 422, "invalid"),
     (encode_terminal(400, b"{}"), 400, "bad_frame"),
 ]
