@@ -107,3 +107,31 @@ def fuzz(session: nox.Session) -> None:
         *session.posargs,
         env={"PYTHONSAFEPATH": "1", "S2FRAMES_HOSTILE_INPUTS": "100000"},
     )
+
+
+@nox.session(default=False)
+def disturb(session: nox.Session) -> None:
+    """Break things around the real server: `nox -s disturb -- crash --runs 20`, or `faults`."""
+    install_wheel(session, "[all]")
+    install_group(session, "test")
+    session.run(
+        "python", "-P", "-m", "real_server.run", *session.posargs, env={"PYTHONPATH": "tests"}
+    )
+
+
+@nox.session(default=False)
+def load(session: nox.Session) -> None:
+    """Open ten thousand streams of the real server, and close them: `nox -s load`."""
+    install_wheel(session, "[all]")
+    install_group(session, "test")
+    session.run(
+        "pytest",
+        "--installed",
+        # Each client takes minutes.
+        "--timeout=0",
+        # Shows what the process holds before and after.
+        "-rP",
+        "tests/real_server/test_load.py",
+        *session.posargs,
+        env={"PYTHONSAFEPATH": "1", "S2FRAMES_LOAD_STREAMS": "10000"},
+    )

@@ -1,7 +1,4 @@
-"""Runs faults or crashes by hand: `python -m real_server.run faults --runs 20`.
-
-Its PYTHONPATH is `.:tests`, from the top of the repository.
-"""
+"""Runs faults or crashes by hand: `nox -s disturb -- faults --runs 20`."""
 
 from __future__ import annotations
 
