@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from drive import BASIN, TARGET, Client, World
-from embedded.host import PROTOBUF, RECORDS, encode_any_input
+from embedded.host import PROTOBUF, RECORDS
 from frames import encode, head, place
+from s2_bodies import encode_input
 from s2frames.errors import S2FramesError, TransportError
 from s2frames.events import FrameReceived
 from s2frames.read import ReadEvent, ReadProtocol, ReadState
@@ -144,7 +145,7 @@ def outage(
 def append(world: World, *records: Record) -> None:
     """Put records into the stream."""
     exchange = world.service.open("POST", RECORDS, {"s2-basin": BASIN, **PROTOBUF}, world.now)
-    exchange.receive_data(encode_any_input(records, None, None), world.now)
+    exchange.receive_data(encode_input(records, None, None), world.now)
     exchange.receive_eof(world.now)
     assert exchange.response is not None
     assert exchange.response.status == 200

@@ -12,18 +12,15 @@ from typing import Any
 
 from attrs import define, field
 
-from s2frames.compression import Compression
+from s2_bodies import encode_input, messages_in
 from s2frames.embedded import Exchange, MemoryStore, Service, Store
 from s2frames.embedded.sqlite_store import SqliteStore
 from s2frames.records import AppendAck, Record
-from s2frames.s2s import Message, MessageDecoder, Terminal, encode_message
+from s2frames.s2s import Message, Terminal
 from s2frames.wire import (
-    AppendInput,
     ReadBatch,
     decode_append_ack,
     decode_read_batch,
-    encode_append_input,
-    encode_conditions,
 )
 
 BASIN = "test-basin"
@@ -140,7 +137,7 @@ class Host:
         fencing_token: str | None = None,
     ) -> Reply:
         """One batch in protobuf."""
-        body = encode_any_input(records, match_seq_num, fencing_token)
+        body = encode_input(records, match_seq_num, fencing_token)
         return self.send("POST", RECORDS, PROTOBUF, body)
 
     def append_ok(self, *records: Record) -> AppendAck:
@@ -179,20 +176,9 @@ def finish(exchange: Exchange) -> Reply:
     return Reply(exchange.response.status, dict(exchange.response.headers), body)
 
 
-def messages(data: bytes) -> list[Message | Terminal]:
-    """The S2S messages in `data`, which holds nothing else."""
-    decoder = MessageDecoder()
-    decoder.receive_data(data)
-    found = []
-    while (message := decoder.next_message()) is not None:
-        found.append(message)
-    decoder.receive_eof()
-    return found
-
-
 def drain_messages(exchange: Exchange) -> list[Message | Terminal]:
     """The S2S messages that can be sent now."""
-    return messages(b"".join(drain(exchange)))
+    return messages_in(b"".join(drain(exchange)))
 
 
 def drain_batches(exchange: Exchange) -> list[ReadBatch]:
@@ -207,27 +193,3 @@ def drain_batches(exchange: Exchange) -> list[ReadBatch]:
 def seq_nums(batches: Sequence[ReadBatch]) -> list[int]:
     """Of all records in `batches`."""
     return [record.seq_num for batch in batches for record in batch.records]
-
-
-def encode_any_input(
-    records: Sequence[Record], match_seq_num: int | None, fencing_token: str | None
-) -> bytes:
-    """An `AppendInput`, also with conditions that no client of ours would send."""
-    conditions = encode_conditions(match_seq_num, fencing_token)
-    return encode_append_input(AppendInput(records)) + conditions
-
-
-def encode_batch(
-    records: Sequence[Record],
-    match_seq_num: int | None = None,
-    fencing_token: str | None = None,
-    compression: Compression = Compression.NONE,
-) -> bytes:
-    """A batch as a message of an append session."""
-    body = encode_any_input(records, match_seq_num, fencing_token)
-    return b"".join(encode_message(body, compression))
-
-
-def bodies(*texts: str) -> list[Record]:
-    """Records with these bodies."""
-    return [Record(text.encode()) for text in texts]

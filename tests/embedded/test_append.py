@@ -14,13 +14,11 @@ from embedded.host import (
     RECORDS,
     S2S,
     Host,
-    bodies,
     drain_messages,
-    encode_batch,
     finish,
     make_host,
-    messages,
 )
+from s2_bodies import bodies, encode_batch, messages_in
 from s2frames.compression import Compression
 from s2frames.embedded import Exchange
 from s2frames.error_bodies import parse_error
@@ -340,7 +338,7 @@ def test_any_bytes_are_answered(data: bytes, cut: int) -> None:
     session.receive_data(data[cut:], EPOCH)
     session.receive_eof(EPOCH)
     assert session.finished is (not data)
-    found = messages(b"".join(session.data_to_send()))
+    found = messages_in(b"".join(session.data_to_send()))
     if found and isinstance(found[-1], Terminal):
         assert found[-1].status in (400, 412, 422)
         assert json.loads(found[-1].body)

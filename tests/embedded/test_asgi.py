@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from embedded.host import BASIN, RECORDS, Host, bodies, encode_batch, make_host, messages
+from embedded.host import BASIN, RECORDS, Host, make_host
+from s2_bodies import bodies, encode_batch, messages_in
 from s2frames.embedded import asgi
 from s2frames.embedded.asgi import make_app
 from s2frames.embedded.catalog import Access
@@ -116,7 +117,7 @@ def test_acks_go_out_while_the_body_comes_in(backend: str) -> None:
         assert (b"content-type", b"s2s/proto") in start["headers"]
         for _ in range(3):
             await request.put(encode_batch(bodies("a")), more=True)
-            assert len(messages(await request.take_body())) == 1
+            assert len(messages_in(await request.take_body())) == 1
         await request.put()
         assert await request.take_rest() == b""
 
@@ -131,7 +132,7 @@ def test_a_cut_upload_keeps_what_was_whole(backend: str) -> None:
         await request.take()
         batch = encode_batch(bodies("a"))
         await request.put(batch + batch[:5], more=True)
-        assert len(messages(await request.take_body())) == 1
+        assert len(messages_in(await request.take_body())) == 1
         await request.leave()
 
     play(backend, host, "POST", RECORDS, S2S, client=client)
@@ -190,7 +191,7 @@ def test_heartbeats_come_when_they_are_due(backend: str, monkeypatch: pytest.Mon
         await request.put()
         await request.take()
         for _ in range(3):
-            assert len(messages(await request.take_body())) == 1
+            assert len(messages_in(await request.take_body())) == 1
         await request.leave()
 
     play(backend, host, "GET", f"{RECORDS}?seq_num=0", S2S, client=client)
@@ -236,7 +237,7 @@ def test_a_batch_that_fails_ends_the_answer(backend: str) -> None:
     async def client(request: Request) -> None:
         await request.put(encode_batch(bodies("a"), 7) + b"and so on", more=True)
         assert (await request.take())["status"] == 200
-        (terminal,) = messages(await request.take_rest())
+        (terminal,) = messages_in(await request.take_rest())
         assert isinstance(terminal, Terminal)
         assert terminal.status == 412
 
@@ -258,7 +259,7 @@ def test_who_takes_no_acks_appends_no_more(backend: str) -> None:
         await anyio.wait_all_tasks_blocked()
         assert tail() == 1
         await request.put()
-        assert len(messages(await request.take_rest())) == 100
+        assert len(messages_in(await request.take_rest())) == 100
         assert tail() == 100
 
     play(backend, host, "POST", RECORDS, S2S, client=client)

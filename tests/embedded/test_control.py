@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from embedded.host import BASIN, Host, bodies, make_host
+from embedded.host import BASIN, Host, make_host
+from s2_bodies import bodies
 
 JSON = {"content-type": "application/json"}
 CREATED_AT = "1970-01-12T13:46:40Z"

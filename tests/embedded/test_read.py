@@ -14,7 +14,6 @@ from embedded.host import (
     RECORDS,
     S2S,
     Host,
-    bodies,
     drain,
     drain_batches,
     drain_messages,
@@ -22,6 +21,7 @@ from embedded.host import (
     make_host,
     seq_nums,
 )
+from s2_bodies import bodies
 from s2frames.embedded import Exchange
 from s2frames.records import Record, SequencedRecord, StreamPosition
 from s2frames.s2s import Message, Terminal

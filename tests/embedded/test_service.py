@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import s2frames.embedded
-from embedded.host import (
-    BASIN,
-    EPOCH,
-    PROTOBUF,
-    RECORDS,
-    Host,
-    bodies,
-    drain,
-    drain_batches,
-    encode_batch,
-    make_host,
-)
+from embedded.host import BASIN, EPOCH, PROTOBUF, RECORDS, Host, drain, drain_batches, make_host
+from s2_bodies import bodies, encode_batch
 from s2frames.embedded import Exchange, MemoryStore, Service
 from s2frames.records import Record, SequencedRecord, StreamPosition, fence, trim
 from s2frames.u64 import U64_MAX

@@ -12,7 +12,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
-from embedded.host import BASIN, RECORDS, Host, bodies, encode_batch, make_host
+from embedded.host import BASIN, RECORDS, Host, make_host
+from s2_bodies import bodies, encode_batch
 from s2frames.embedded.catalog import Access
 from s2frames.embedded.serving import serving
 from s2frames.errors import LocalProtocolError

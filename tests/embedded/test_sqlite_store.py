@@ -11,19 +11,9 @@ import pytest
 from attrs import evolve
 
 import s2frames
-from embedded.host import (
-    BASIN,
-    EPOCH,
-    RECORDS,
-    S2S,
-    Host,
-    HostStores,
-    SqliteStores,
-    bodies,
-    drain_messages,
-    encode_batch,
-)
+from embedded.host import BASIN, EPOCH, RECORDS, S2S, Host, HostStores, SqliteStores, drain_messages
 from embedded.test_service import StreamModel
+from s2_bodies import bodies, encode_batch
 from s2frames.embedded import Service, StoreError
 from s2frames.embedded.sqlite_store import FORMAT_VERSION, SqliteStore
 from s2frames.records import StreamPosition, fence, trim
@@ -198,7 +188,8 @@ def test_lists_are_of_one_basin(path: Path) -> None:
 
 KILLED = """
 import sys, time
-from embedded.host import Host, bodies
+from embedded.host import Host
+from s2_bodies import bodies
 from embedded.test_sqlite_store import make_stream
 from s2frames.embedded.sqlite_store import SqliteStore
 host = make_stream(SqliteStore(sys.argv[1]))

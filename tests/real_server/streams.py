@@ -13,16 +13,10 @@ from urllib.parse import quote
 from attrs import frozen
 
 from real_server.raw_http import Address, Exchange, Reply
+from s2_bodies import encode_input, messages_in
 from s2frames.records import AppendAck, Record
-from s2frames.s2s import Message, MessageDecoder, Terminal, encode_message
-from s2frames.wire import (
-    AppendInput,
-    ReadBatch,
-    decode_append_ack,
-    decode_read_batch,
-    encode_append_input,
-    encode_conditions,
-)
+from s2frames.s2s import Message, MessageDecoder, Terminal
+from s2frames.wire import ReadBatch, decode_append_ack, decode_read_batch
 
 __all__ = [
     "EVENTS",
@@ -33,11 +27,7 @@ __all__ = [
     "Stream",
     "batches_in",
     "batches_of",
-    "bodies",
-    "encode_batch",
-    "encode_input",
     "eventually",
-    "messages_in",
     "next_messages",
     "unique_name",
 ]
@@ -183,37 +173,11 @@ class Stream:
         return seq_num
 
 
-def encode_input(
-    records: Sequence[Record], match_seq_num: int | None = None, fencing_token: str | None = None
-) -> bytes:
-    """An `AppendInput`, also with conditions that no client of ours would send."""
-    conditions = encode_conditions(match_seq_num, fencing_token)
-    return encode_append_input(AppendInput(records)) + conditions
-
-
-def encode_batch(
-    records: Sequence[Record], match_seq_num: int | None = None, fencing_token: str | None = None
-) -> bytes:
-    """A batch as a message of an append session."""
-    return b"".join(encode_message(encode_input(records, match_seq_num, fencing_token)))
-
-
 def batches_of(session: Exchange) -> Iterator[ReadBatch]:
     """The read batches of a session as they come."""
     status, _ = session.receive_head()
     assert status == 200
     return map(_batch_in, next_messages(session))
-
-
-def messages_in(data: bytes) -> list[Message | Terminal]:
-    """The S2S messages in `data`, which holds nothing else."""
-    decoder = MessageDecoder()
-    decoder.receive_data(data)
-    found = []
-    while (message := decoder.next_message()) is not None:
-        found.append(message)
-    decoder.receive_eof()
-    return found
 
 
 def next_messages(exchange: Exchange) -> Iterator[Message | Terminal]:
@@ -245,8 +209,3 @@ def eventually(what: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not what():
         assert time.monotonic() < deadline
-
-
-def bodies(*texts: str) -> list[Record]:
-    """Records with these bodies."""
-    return [Record(text.encode()) for text in texts]

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from real_server.places import every_transport
-from real_server.streams import Stream, bodies, encode_batch, eventually, messages_in
+from real_server.streams import Stream, eventually
+from s2_bodies import bodies, encode_batch, messages_in
 from s2frames.records import Header, Record, fence, trim
 from s2frames.s2s import Terminal
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from real_server.places import every_transport
-from real_server.streams import Stream, bodies, encode_batch, messages_in
+from real_server.streams import Stream
+from s2_bodies import bodies, encode_batch, messages_in
 from s2frames.records import Record, fence, trim
 from s2frames.s2s import Message, Terminal
 from s2frames.wire import decode_append_ack

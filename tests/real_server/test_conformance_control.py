@@ -11,16 +11,8 @@ import pytest
 
 from real_server.places import every_transport
 from real_server.raw_http import Address, Reply
-from real_server.streams import (
-    JSON,
-    S2S,
-    Basin,
-    Stream,
-    bodies,
-    eventually,
-    next_messages,
-    unique_name,
-)
+from real_server.streams import JSON, S2S, Basin, Stream, eventually, next_messages, unique_name
+from s2_bodies import bodies
 from s2frames.s2s import Message, Terminal
 
 

@@ -9,17 +9,8 @@ import pytest
 
 from real_server.places import every_transport
 from real_server.raw_http import Address
-from real_server.streams import (
-    EVENTS,
-    JSON,
-    PROTOBUF,
-    S2S,
-    Basin,
-    Stream,
-    bodies,
-    encode_batch,
-    messages_in,
-)
+from real_server.streams import EVENTS, JSON, PROTOBUF, S2S, Basin, Stream
+from s2_bodies import bodies, encode_batch, messages_in
 from s2frames.s2s import Message, Terminal, encode_terminal
 
 ONE_RECORD = b"\x0a\x00"

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from real_server.places import every_transport
-from real_server.streams import JSON, PROTOBUF, S2S, Stream, encode_batch, messages_in
+from real_server.streams import JSON, PROTOBUF, S2S, Stream
+from s2_bodies import encode_batch, messages_in
 from s2frames.records import Record
 from s2frames.s2s import Message, Terminal
 from s2frames.wire import decode_append_ack

@@ -8,7 +8,8 @@ import pytest
 
 from real_server.places import every_transport
 from real_server.raw_http import Address
-from real_server.streams import PROTOBUF, Basin, Stream, bodies, unique_name
+from real_server.streams import PROTOBUF, Basin, Stream, unique_name
+from s2_bodies import bodies
 
 GOOD_STREAMS = [
     "a",

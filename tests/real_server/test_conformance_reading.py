@@ -10,16 +10,8 @@ from typing import Any
 import pytest
 
 from real_server.places import address_of, every_transport, needs_lite
-from real_server.streams import (
-    EVENTS,
-    PROTOBUF,
-    S2S,
-    Basin,
-    Stream,
-    batches_in,
-    batches_of,
-    bodies,
-)
+from real_server.streams import EVENTS, PROTOBUF, S2S, Basin, Stream, batches_in, batches_of
+from s2_bodies import bodies
 from s2frames.records import Record, StreamPosition
 from s2frames.wire import ReadBatch
 
