@@ -1,8 +1,8 @@
 """The command line, `s2frames`.
 
-How it is put together: `commands` is the group of all commands; `demo`, `write`, `read`, `serve`
-and `bench` are one command each; the other modules are what commands share. A command returns its
-exit code, or raises what becomes one line on stderr.
+How it is put together: `commands` is the group of all commands; `demo`, `write`, `read`, `inspect`,
+`serve` and `bench` are one command each; the other modules are what commands share. A command
+returns its exit code, or raises what becomes one line on stderr.
 """
 
 from __future__ import annotations

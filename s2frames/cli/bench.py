@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 from attrs import frozen
-from rich.console import Console
 from rich.table import Table
 
 from s2frames.cli.address import FORM, StreamAddress, stream_address
@@ -24,6 +23,7 @@ from s2frames.cli.failures import Failure, explain, explained, say, say_interrup
 from s2frames.cli.follower import Arrivals, Following, following
 from s2frames.cli.options import Connection, connection_options
 from s2frames.cli.progress import progress_bar, retry_lines
+from s2frames.cli.tables import print_tables
 from s2frames.cli.transports import TRANSPORTS, Appending, Transport
 from s2frames.errors import S2FramesError, ServiceError
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
@@ -340,10 +340,6 @@ def _show(figures: Figures, *, as_json: bool) -> None:
         if name in figures:
             row = figures[name]
             table.add_row(name, *(f"{row[key]:,}" if key in row else "" for key in _UNITS))
-    console = Console(highlight=False)
-    # Only drawn by rich: it has ideas of its own about output that nobody reads.
-    with console.capture() as drawn:
-        console.print(table)
-    click.echo(drawn.get(), nl=False)
+    print_tables(table)
     if figures["rss_mib"] is not None:
         click.echo(f"memory at most {figures['rss_mib']:,} MiB")

@@ -13,6 +13,7 @@ from s2frames.cli.bench import bench
 from s2frames.cli.demo import demo
 from s2frames.cli.exit_codes import ExitCode
 from s2frames.cli.failures import say, say_error
+from s2frames.cli.inspect import inspect
 from s2frames.cli.read import read
 from s2frames.cli.serve import serve
 from s2frames.cli.write import write
@@ -112,5 +113,5 @@ def commands(ctx: click.Context) -> None:
         ctx.exit(ExitCode.USAGE)
 
 
-for command in (demo, write, read, serve, bench):
+for command in (demo, write, read, inspect, serve, bench):
     commands.add_command(command)

@@ -8,8 +8,6 @@ from hashlib import sha256
 from time import perf_counter
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from s2frames.cli.address import FORM, StreamAddress, stream_address
 from s2frames.cli.chat import ChatMessage, chat
@@ -17,6 +15,7 @@ from s2frames.cli.exit_codes import ExitCode
 from s2frames.cli.failures import Failure, count, explained, say_interrupted
 from s2frames.cli.options import Connection, connection_options
 from s2frames.cli.progress import progress_bar, retry_lines
+from s2frames.cli.tables import figures_table, print_tables
 from s2frames.errors import FrameLost, ServiceError
 from s2frames.events import GapDetected
 from s2frames.inbox import ReceivedMessage
@@ -173,18 +172,11 @@ def _show(
 ) -> None:
     num_bytes = sum(len(message.payload) for message in messages)
     mib = num_bytes / 2**20
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
+    table = figures_table()
     table.add_row("messages", f"{len(messages):,}")
     table.add_row("bytes", f"{num_bytes:,}")
     table.add_row("records", f"{stats.records:,}")
     table.add_row("written", f"{mib / seconds_written:,.1f} MiB/s")
     table.add_row("read", f"{mib / seconds_read:,.1f} MiB/s")
     table.add_row("duplicates dropped", f"{stats.duplicates:,}")
-    console = Console(highlight=False)
-    # Only drawn by rich: it has ideas of its own about output that nobody reads.
-    with console.capture() as drawn:
-        console.print(table)
-        console.print("every message came back intact, in order", style="green")
-    click.echo(drawn.get(), nl=False)
+    print_tables(table, "[green]every message came back intact, in order")

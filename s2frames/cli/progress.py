@@ -32,12 +32,14 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def progress_count(what: str) -> Iterator[Callable[[int], None]]:
+def progress_count(
+    what: str, *, ends_before_output: bool = False
+) -> Iterator[Callable[[int], None]]:
     """Show how many messages there were and how fast; call what this gives with each one's bytes.
 
-    Nothing is shown where messages go to the same terminal.
+    Nothing is shown where output goes to the same terminal meanwhile.
     """
-    is_shared = is_terminal(sys.stdout)
+    is_shared = is_terminal(sys.stdout) and not ends_before_output
     columns = (TextColumn("{task.fields[messages]:,} messages"), TransferSpeedColumn())
     with _progress(BarColumn(), *columns, is_hidden=is_shared) as progress:
         task = progress.add_task(what, total=None, messages=0)

@@ -10,7 +10,7 @@ from s2frames.cli.commands import commands
 
 
 def test_these_are_the_commands() -> None:
-    assert sorted(commands.commands) == ["bench", "demo", "read", "serve", "write"]
+    assert sorted(commands.commands) == ["bench", "demo", "inspect", "read", "serve", "write"]
 
 
 def test_help_names_every_command_and_the_environment() -> None:

@@ -52,6 +52,18 @@ def test_a_count_is_shown_beside_output_that_goes_elsewhere(
     assert "2 messages" in errors
 
 
+def test_a_count_may_share_the_terminal_with_output_that_comes_afterwards(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_count("reading", ends_before_output=True) as step:
+        step(10)
+    assert "1 messages" in capsys.readouterr().err
+
+
 def test_no_count_is_shown_among_the_messages(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
