@@ -6,7 +6,9 @@ HTTP/1.1; `served_service` and a `LiveService` that is told so speak HTTP/2 too.
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from logging.handlers import BufferingHandler
 from typing import Any
 
 import trio
@@ -44,7 +47,10 @@ def live_service(service: Service | None = None) -> Iterator[str]:
 
 @contextmanager
 def served_service(service: Service | None = None, port: int = 0) -> Iterator[str]:
-    """Serve the embedded service as `s2frames serve` does, in a thread; gives its URL."""
+    """Serve the embedded service as `s2frames serve` does, in a thread; gives its URL.
+
+    No connection may fail in a way that is only logged.
+    """
     service = Service(random=lambda: 0.5) if service is None else service
     started: Future[tuple[str, Callable[[], object]]] = Future()
 
@@ -60,16 +66,30 @@ def served_service(service: Service | None = None, port: int = 0) -> Iterator[st
         except BaseException as error:  # noqa: BLE001  # raised where the thread was started
             started.set_exception(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        url, stop = started.result()
+    thread = threading.Thread(target=run, daemon=True)
+    with _logged("s2frames.embedded") as records:
+        thread.start()
         try:
-            yield url
+            url, stop = started.result()
+            try:
+                yield url
+            finally:
+                stop()
         finally:
-            stop()
+            thread.join()
+    assert not records, [record.exc_info for record in records]
+
+
+@contextmanager
+def _logged(name: str) -> Iterator[list[logging.LogRecord]]:
+    """What a logger is told meanwhile."""
+    handler = BufferingHandler(sys.maxsize)
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield handler.buffer
     finally:
-        thread.join()
+        logger.removeHandler(handler)
 
 
 class LiveService:

@@ -68,6 +68,7 @@ class _Request:
         self._is_drained = anyio.Event()
         self._is_drained.set()
         self._has_ended = anyio.Event()
+        self._is_lost = False
         self._exchange: Exchange = service.open(
             scope["method"], _target(scope), _headers(scope), time.time(), self._wake
         )
@@ -96,6 +97,7 @@ class _Request:
                 self._exchange.receive_eof(time.time())
                 self._has_ended.set()
             self._wake()
+        self._is_lost = True
         self._exchange.connection_lost(time.time())
         request.cancel()
 
@@ -107,6 +109,9 @@ class _Request:
             output = b"".join(pieces)
             for at in range(0, len(output), _PIECE_BYTES):
                 await self._send_body(output[at : at + _PIECE_BYTES], more=True)
+        if self._is_lost:
+            # The exchange is finished, and its answer is not: there may not even be a head.
+            return
         self._is_drained.set()
         if self._must_wait_for_end:
             await self._has_ended.wait()

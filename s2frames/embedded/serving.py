@@ -7,6 +7,7 @@ answer ends them.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 from s2frames.embedded.asgi import App, make_app
 from s2frames.embedded.service import Service
+from s2frames.embedded.store import StoreError
 from s2frames.errors import LocalProtocolError
 
 try:
@@ -39,6 +41,8 @@ except ImportError as error:
 
 __all__ = ["serving"]
 
+_LOGGER = logging.getLogger(__name__)
+
 # As much as is read from a socket at once.
 _READ_BYTES = 64 * 1024
 
@@ -47,7 +51,8 @@ _READ_BYTES = 64 * 1024
 async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Serve on loopback while the block runs, on asyncio or trio; gives the URL.
 
-    Leaving the block cuts all connections at once: a client sees that its answer is incomplete.
+    Leaving the block cuts all connections at once: a client sees that its answer is incomplete. A
+    connection that fails in an unforeseen way is cut and logged, and the others go on.
 
     Args:
         service: the service, for this loop alone.
@@ -64,7 +69,13 @@ async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> A
     async with listener, anyio.create_task_group() as tasks:
 
         async def handle(stream: SocketStream) -> None:
-            await _Connection(app, stream).run()
+            try:
+                await _Connection(app, stream).run()
+            except* StoreError:
+                # Nothing can be served any more.
+                raise
+            except* Exception:
+                _LOGGER.exception("a connection failed")
 
         tasks.start_soon(listener.serve, handle)
         name = f"[{host}]" if ":" in host else host

@@ -42,12 +42,19 @@ class Request:
             "headers": [(b"S2-Basin", BASIN.encode()), *headers],
         }
         self._app = make_app(host.service)
+        self._has_begun = False
         self._to_app, self._received = anyio.create_memory_object_stream[dict[str, Any]](inf)
         self._sent, self._from_app = anyio.create_memory_object_stream[dict[str, Any]](0)
 
     async def run(self) -> None:
         with self._received, self._sent:
-            await self._app(self.scope, self._received.receive, self._sent.send)
+            await self._app(self.scope, self._received.receive, self._send)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        # Before anything is waited for: servers check at once, too.
+        assert self._has_begun == (message["type"] == "http.response.body")
+        self._has_begun = True
+        await self._sent.send(message)
 
     async def put(self, body: bytes = b"", *, more: bool = False) -> None:
         await self._to_app.send({"type": "http.request", "body": body, "more_body": more})
@@ -137,6 +144,24 @@ def test_a_cut_upload_keeps_what_was_whole(backend: str) -> None:
 
     play(backend, host, "POST", RECORDS, S2S, client=client)
     assert host.send("GET", f"{RECORDS}/tail").json["tail"]["seq_num"] == 1
+
+
+@each_backend
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_who_leaves_before_the_answer_gets_none(backend: str, version: str) -> None:
+    host = make_host()
+
+    async def client(request: Request) -> None:
+        # Both at once: the app may look at the one when the other has happened, too.
+        await request.put(b"{", more=True)
+        await request.leave()
+        with pytest.raises(anyio.EndOfStream):
+            await request.take()
+
+    json_body = (b"content-type", b"application/json")
+    # trio runs tasks in an order by chance.
+    for _ in range(20):
+        play(backend, host, "POST", RECORDS, json_body, client=client, version=version)
 
 
 @each_backend

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
 from embedded.host import BASIN, RECORDS, Host, make_host
 from s2_bodies import bodies, encode_batch
+from s2frames.embedded import Exchange, Service, StoreError
 from s2frames.embedded.catalog import Access
 from s2frames.embedded.serving import serving
 from s2frames.errors import LocalProtocolError
@@ -217,6 +219,56 @@ def test_garbage_costs_its_connection_only(backend: str, garbage: bytes) -> None
             await H2(stream).append()
 
     serve(backend, make_host(), client)
+
+
+@each_backend
+def test_a_connection_that_fails_costs_nobody_else(
+    backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = make_host()
+    good_open = Service.open
+
+    def open_or_fail(self: Service, method: str, target: str, *rest: Any) -> Exchange:
+        if target == "/v1/fail":
+            raise ZeroDivisionError
+        return good_open(self, method, target, *rest)
+
+    monkeypatch.setattr(Service, "open", open_or_fail)
+
+    async def client(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url) as http:
+            async with http.stream("GET", "/v1/basins") as before:
+                # It may be told so, or not.
+                with suppress(httpx.TransportError):
+                    assert (await http.get("/v1/fail")).status_code == 500
+                assert (await before.aread()).startswith(b"{")
+            assert (await http.get("/v1/basins")).status_code == 200
+
+    serve(backend, host, client)
+    (record,) = caplog.records
+    assert record.name == "s2frames.embedded.serving"
+    assert "ZeroDivisionError" in caplog.text
+
+
+@each_backend
+def test_a_store_that_fails_ends_the_service(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make_host()
+
+    def fail(*_args: object) -> Exchange:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Service, "open", fail)
+
+    async def client(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url) as http:
+            with suppress(httpx.TransportError):
+                await http.get("/v1/basins")
+        await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        serve(backend, host, client)
+    assert caught.value.subgroup(StoreError) is not None
+    assert caught.value.split(StoreError)[1] is None
 
 
 @each_backend
