@@ -11,7 +11,7 @@ from embedded.host import PROTOBUF, RECORDS
 from frames import encode, head, place
 from s2_bodies import encode_input
 from s2frames.errors import S2FramesError, TransportError
-from s2frames.events import FrameReceived
+from s2frames.events import FrameReceived, FramesReceived
 from s2frames.read import ReadEvent, ReadProtocol, ReadState
 from s2frames.records import Record
 from s2frames.retry import Retry
@@ -90,6 +90,14 @@ def reading(*data: bytes, **options: Any) -> ReadProtocol:
 def events_of(machine: ReadProtocol) -> list[ReadEvent]:
     """All events that there are."""
     return list(machine.events_received())
+
+
+def singly(events: Iterable[ReadEvent | FramesReceived]) -> list[ReadEvent]:
+    """The events, messages that came together one by one."""
+    found: list[ReadEvent] = []
+    for event in events:
+        found += event.singly() if isinstance(event, FramesReceived) else [event]
+    return found
 
 
 def payloads(events: Iterable[ReadEvent]) -> list[bytes]:

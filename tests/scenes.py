@@ -239,7 +239,11 @@ async def together(how: Flavour, *steps: _Step) -> None:
                 group.start_soon(_discard, step)
         return
     errors: list[BaseException] = []
-    threads = [threading.Thread(target=_run_in_thread, args=(step, errors)) for step in steps]
+    threads = [
+        # One that hangs is a failure, and does not keep the process.
+        threading.Thread(target=_run_in_thread, args=(step, errors), daemon=True)
+        for step in steps
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

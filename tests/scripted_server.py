@@ -130,11 +130,11 @@ def scripted_server(script: Script) -> Iterator[ScriptedServer]:
                 except OSError:
                     return
                 server.connections += 1
-                thread = threading.Thread(target=server.run, args=(script, accepted))
+                thread = threading.Thread(target=server.run, args=(script, accepted), daemon=True)
                 thread.start()
                 threads.append(thread)
 
-        acceptor = threading.Thread(target=accept)
+        acceptor = threading.Thread(target=accept, daemon=True)
         acceptor.start()
         try:
             yield server

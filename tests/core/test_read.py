@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 from random import Random
 from typing import Any, get_args
@@ -36,6 +36,7 @@ from reading import (
     query_of,
     read_to_the_end,
     reading,
+    singly,
 )
 from s2frames.append import AppendProtocol, AppendState
 from s2frames.checkpoint import Checkpoint, LaneCheckpoint
@@ -1111,14 +1112,6 @@ def test_an_error_that_never_ends_has_the_time_that_its_head_gave_it() -> None:
 
 
 # Many events at a time
-
-
-def singly(events: Iterable[ReadEvent | FramesReceived]) -> list[ReadEvent]:
-    """The events, messages that came together one by one."""
-    found: list[ReadEvent] = []
-    for event in events:
-        found += event.singly() if isinstance(event, FramesReceived) else [event]
-    return found
 
 
 def test_messages_that_look_alike_come_together() -> None:

@@ -39,6 +39,7 @@ from reading import (
     read_to_the_end,
     reading,
     retry_in,
+    singly,
     wait,
 )
 from s2frames.checkpoint import Checkpoint
@@ -129,6 +130,36 @@ def test_a_loss_after_any_byte_of_the_answer(name: str) -> None:
         assert payloads(events) == PAYLOADS
         assert isinstance(events[-1], CaughtUp)
         assert machine.stats.gaps == machine.stats.duplicates == 0
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_loss_after_any_byte_of_messages_that_come_together(name: str) -> None:
+    messages = [head(b"%d" % i, seq=i, writer="w") for i in range(12)]
+    first, second = batch(messages[:6]), batch(messages[6:], 6)
+    whole = first + second
+    for size in range(len(whole) + 1):
+        machine = make(follow=True)
+        machine.receive_data(answer(machine).request_id, whole[:size], 0.0)
+        BREAKS[name](machine, 1)
+        events, again = all_at_once(machine)
+        assert isinstance(again, Retrying)
+        taken = machine.checkpoint().seen_through
+        assert taken == 6 * ((size >= len(first)) + (size == len(whole)))
+        now = wait(machine)
+        assert query_of(opened_by(machine, now))["seq_num"] == str(taken)
+        machine.receive_response(2, 200, SESSION, now)
+        machine.receive_data(2, batch(messages[taken:], taken) if taken < 12 else b"", now)
+        while some := machine.events_at_once():
+            events += singly(some)
+        assert payloads(events) == [b"%d" % i for i in range(12)]
+
+
+def all_at_once(machine: ReadProtocol) -> tuple[list[ReadEvent], ReadEvent]:
+    """All events but the last, and the last."""
+    events: list[ReadEvent] = []
+    while some := machine.events_at_once():
+        events += singly(some)
+    return events[:-1], events[-1]
 
 
 def test_the_next_request_goes_on_at_the_next_record_on_a_new_connection() -> None:

@@ -31,12 +31,17 @@ _MAX_RECOVERIES = 100
 # Messages that a writer appends at once, at most.
 _MAX_AT_ONCE = 12
 
-# Messages that a follower reads in a session, at most.
-_MAX_READ = 60
+# Messages that a follower reads in a session: up to 2 to the power of this, and every number is as
+# likely as its double, so that repeats fall between two sessions, too.
+_READ_EXPONENT = 6
 
 
 def _say_nothing(_num: int) -> None:
     pass
+
+
+def _always() -> bool:
+    return True
 
 
 @define(eq=False, kw_only=True)
@@ -51,9 +56,6 @@ class Writer:
     #: Whether there is a message of this index.
     has_message: Callable[[int], bool]
     is_exclusive: bool = False
-    #: Whether messages of a session that gave up may be left behind, by a writer that is no
-    #: exclusive one.
-    may_abandon: bool = True
     #: Told how many more messages are durable.
     on_durable: Callable[[int], None] = _say_nothing
     #: Sessions, and those that gave up.
@@ -104,6 +106,9 @@ class Writer:
                 self._next += 1
         if len(messages) == 1:
             self._note_durable(await session.append(messages[0]))
+        elif hasattr(session, "submit") and self.random.random() < 0.5:
+            for ticket in [await session.submit(message) for message in messages]:
+                self._note_durable(await ticket)
         else:
             await session.append_many(messages, on_durable=self._note_durable)
 
@@ -127,8 +132,9 @@ class Writer:
             self.chain.acked.update(range(self._next, self._next + landed))
             self._next += landed
             return state
-        if self.may_abandon and self.random.random() < 0.5:
-            self._next += len(pending.messages)
+        if self.random.random() < 0.5:
+            # Not only what this session was handed: what one before it left in doubt may be more.
+            self._next = len(self.chain.digests)
             return None
         return pending.state
 
@@ -152,6 +158,8 @@ class Follower:
     settings: Settings
     stream_name: str
     random: Random
+    #: Whether the end is still to come.
+    goes_on: Callable[[], bool] = _always
     reads: list[Read] = field(factory=list)
     #: Sessions, and those that gave up.
     sessions: int = 0
@@ -163,7 +171,7 @@ class Follower:
         start: int | Checkpoint = 0
         async with open_client(self.flavour, self.settings) as client:
             stream = client.stream(BASIN, self.stream_name)
-            while not self._is_over:
+            while not self._is_over and self.goes_on():
                 session: Any = stream.read_session(start=start, follow=True)
                 self.sessions += 1
                 try:
@@ -177,15 +185,32 @@ class Follower:
 
     async def _take_some(self, session: Any) -> None:
         """Read until the end, or for a while."""
-        left = self.random.randint(1, _MAX_READ)
+        left = int(2 ** self.random.uniform(0, _READ_EXPONENT))
+        if self.random.random() < 0.5:
+            await self._take_batches(session, left)
+        else:
+            await self._take_frames(session, left)
+
+    async def _take_frames(self, session: Any, left: int) -> None:
         async for received in session.frames():
-            if received.message == END:
-                self._is_over = True
-                return
-            self.reads.append(Read(parse(received.message), received.start, received.end))
+            self._note(received.message, (received.start, received.end))
             left -= 1
-            if not left:
+            if self._is_over or not left:
                 return
+
+    async def _take_batches(self, session: Any, left: int) -> None:
+        async for messages in session.batches():
+            for message in messages:
+                self._note(message, None)
+            left -= len(messages)
+            if self._is_over or left <= 0:
+                return
+
+    def _note(self, message: bytes, place: tuple[int, int] | None) -> None:
+        if message == END:
+            self._is_over = True
+        elif not self._is_over:
+            self.reads.append(Read(parse(message), place))
 
 
 def append_end(url: str, stream: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from attrs import define, field, frozen
 
 from real_server.actors import Follower, Writer
+from real_server.fault_proxy import Fault, FaultPlan, FaultProxy, proxies_in_thread
 from real_server.killable import KillableServer, killable_server
 from real_server.ledger import Chain
 from real_server.watched_stream import Summary, WatchedStream, make_streams, summarize
@@ -51,6 +53,7 @@ class _Killer:
     _random: Random
     _acks: int = field(default=0, init=False)
     _is_over: bool = field(default=False, init=False)
+    _has_failed: bool = field(default=False, init=False)
     _news: threading.Condition = field(factory=threading.Condition, init=False)
 
     def note_acks(self, num: int) -> None:
@@ -63,6 +66,15 @@ class _Killer:
         """Whether writers are to go on."""
         return not self._is_over
 
+    def has_server(self) -> bool:
+        """Whether followers are to go on: else the end will not come."""
+        return not self._has_failed
+
+    def fail(self) -> None:
+        """Something went wrong: nobody is to wait for anything."""
+        self._has_failed = True
+        self.stop()
+
     def stop(self) -> None:
         """No more kills, and no more messages."""
         with self._news:
@@ -74,12 +86,14 @@ class _Killer:
         try:
             for _ in range(num_kills):
                 if not self._wait_for_acks():
-                    return
+                    break
                 self._server.kill()
                 self._server.start()
             self._wait_for_acks()
-        finally:
-            self.stop()
+        except BaseException:
+            self.fail()
+            raise
+        self.stop()
 
     def _wait_for_acks(self) -> bool:
         """Wait for some more acks; whether they came, and not a failure."""
@@ -89,14 +103,28 @@ class _Killer:
             return not self._is_over
 
 
-def _stream(flavour: Flavour, killer: _Killer, url: str, seed: int, number: int) -> WatchedStream:
-    """A stream with a writer and a follower of that flavour; every second one is exclusive."""
+def _draw_cut(random: Random) -> FaultPlan:
+    """Half of the connections end at a byte of some ack, which is then lost: what landed is sent
+    again. (A server that is killed has mostly told of all that landed.)
+    """
+    if random.random() < 0.5:
+        return FaultPlan()
+    return FaultPlan(fault=Fault.CUT, after_bytes=int(2 ** random.uniform(9, 13)))
+
+
+def _stream(
+    flavour: Flavour, killer: _Killer, urls: tuple[str, str], seed: int, number: int
+) -> WatchedStream:
+    """A stream with a writer and a follower of that flavour; every second one is exclusive.
+
+    `urls` are where the writer and the follower find the server.
+    """
     name = f"crash/{number}"
-    settings = Settings(endpoints=Endpoints.at(url), retry=_RETRY)
+    of_writer, of_follower = (Settings(endpoints=Endpoints.at(url), retry=_RETRY) for url in urls)
     random = Random(f"{seed}/{name}")
     writer = Writer(
         flavour=flavour,
-        settings=settings,
+        settings=of_writer,
         stream_name=name,
         chain=Chain(number, seed, _SIZES),
         random=random,
@@ -106,9 +134,10 @@ def _stream(flavour: Flavour, killer: _Killer, url: str, seed: int, number: int)
     )
     follower = Follower(
         flavour=flavour,
-        settings=settings,
+        settings=of_follower,
         stream_name=name,
         random=Random(f"{seed}/{name}/follower"),
+        goes_on=killer.has_server,
     )
     return WatchedStream(
         name=name, is_exclusive=writer.is_exclusive, writers=[writer], followers=[follower]
@@ -117,11 +146,16 @@ def _stream(flavour: Flavour, killer: _Killer, url: str, seed: int, number: int)
 
 def run_crashes(directory: Path, seed: int, num_kills: int = 10) -> CrashReport:
     """Append and follow with every flavour while the server is killed, then compare."""
-    with killable_server(directory) as server:
+    draw = partial(_draw_cut, Random(f"{seed}/proxy"))
+    with (
+        killable_server(directory) as server,
+        proxies_in_thread([FaultProxy(server.port, draw)]) as (proxy_port,),
+    ):
         url = server.url
+        urls = (f"http://127.0.0.1:{proxy_port}", url)
         killer = _Killer(server, Random(f"{seed}/killer"))
         by_flavour = {
-            flavour: [_stream(flavour, killer, url, seed, 2 * place + n) for n in range(2)]
+            flavour: [_stream(flavour, killer, urls, seed, 2 * place + n) for n in range(2)]
             for place, flavour in enumerate(Flavour)
         }
         streams = [stream for some in by_flavour.values() for stream in some]
@@ -142,9 +176,13 @@ def _act(
             run(flavour, lambda: together(flavour, *steps))
         except BaseException as error:  # noqa: BLE001  # raised where the threads are joined
             errors.append(error)
-            killer.stop()
+            killer.fail()
 
-    threads = [threading.Thread(target=act, args=(flavour,)) for flavour in by_flavour]
+    threads = [
+        # A hang is a failure, and not one of the whole test run.
+        threading.Thread(target=act, args=(flavour,), daemon=True)
+        for flavour in by_flavour
+    ]
     for thread in threads:
         thread.start()
     try:

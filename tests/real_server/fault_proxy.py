@@ -67,17 +67,26 @@ class FaultPlan:
     bytes_per_second: float | None = None
 
 
-def draw_plan(random: Random) -> FaultPlan:
-    """A plan by chance; one in eight harms nothing."""
-    if random.random() < 0.125:
-        return FaultPlan()
+def draw_plan(random: Random, messages_go: Direction) -> FaultPlan:
+    """A plan by chance, for a connection whose messages go in that direction, and requests or acks
+    in the other.
+    """
     is_delayed, is_slow = random.random() < 0.2, random.random() < 0.2
+    direction = random.choice(list(Direction))
+    # Exponents of 2, so that every size is as likely as its double.
+    if direction is not messages_go:
+        # At some ack or request: the first ack comes after some hundred bytes of headers.
+        least, most = 6, 11
+    elif random.random() < 0.75:
+        least, most = 0, 17
+    else:
+        # Lets a large message through.
+        least, most = 20, 23
     return FaultPlan(
-        direction=random.choice(list(Direction)),
+        direction=direction,
         fault=random.choice(_BREAKS),
-        # Every size of a prefix is as likely as its double: from the first byte to some messages.
-        after_bytes=int(2 ** random.uniform(0, 20)) - 1,
-        stall=2 ** random.uniform(-6, 0.5),
+        after_bytes=int(2 ** random.uniform(least, most)) - 1,
+        stall=2 ** random.uniform(-4, 0.5),
         delay=random.uniform(0.001, 0.02) if is_delayed else 0.0,
         bytes_per_second=2 ** random.uniform(21, 25) if is_slow else None,
     )
@@ -239,7 +248,7 @@ def proxies_in_thread(proxies: Sequence[FaultProxy]) -> Iterator[list[int]]:
                 raise
             started.set_exception(error)
 
-    thread = threading.Thread(target=run, name="fault proxies")
+    thread = threading.Thread(target=run, name="fault proxies", daemon=True)
     thread.start()
     try:
         ports, stop = started.result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -13,7 +13,7 @@ import httpx
 from attrs import define, field, frozen
 
 from real_server.actors import Follower, Writer
-from real_server.fault_proxy import Fault, FaultProxy, draw_plan, proxies_in_thread
+from real_server.fault_proxy import Direction, Fault, FaultProxy, draw_plan, proxies_in_thread
 from real_server.ledger import Chain
 from real_server.watched_stream import Summary, WatchedStream, make_streams, summarize
 from s2frames.retry import Retry
@@ -23,7 +23,7 @@ from scenes import Flavour, run, together
 __all__ = ["FaultsReport", "run_faults"]
 
 # Of each writer.
-_NUM_MESSAGES = 50
+_NUM_MESSAGES = 100
 
 # Streams of a run: how many writers each has, and whether it is exclusive.
 _STREAMS = ((2, False), (1, False), (1, True), (1, True))
@@ -32,12 +32,8 @@ _STREAMS = ((2, False), (1, False), (1, True), (1, True))
 _runs = count()
 
 # Short, so that sessions give up within a run. A stall is up to 1.4 s, so that some are longer.
-_SETTINGS = partial(
-    Settings,
-    connect_timeout=1.0,
-    request_timeout=0.7,
-    retry=Retry(max_attempts=3, max_seconds=3.0, min_delay=0.01, max_delay=0.1),
-)
+_SETTINGS = partial(Settings, connect_timeout=1.0, request_timeout=0.7)
+_RETRY = partial(Retry, max_seconds=3.0, min_delay=0.01, max_delay=0.1)
 
 
 @frozen
@@ -76,13 +72,16 @@ class _Run:
     _ports: Iterator[int] = field(factory=lambda: iter(()))
 
     @contextmanager
-    def proxied(self, num_actors: int) -> Iterator[None]:
-        """Run a proxy for each actor: what befalls it depends on the seed and on it alone."""
+    def proxied(self, directions: Iterable[Direction]) -> Iterator[None]:
+        """Run a proxy for each actor, whose messages go in that direction.
+
+        What befalls it depends on the seed and on it alone.
+        """
         port = httpx.URL(self._url).port
         assert port is not None
-        for actor in range(num_actors):
+        for actor, messages_go in enumerate(directions):
             random = Random(f"{self._seed}/proxy {actor}")
-            self.proxies.append(FaultProxy(port, partial(draw_plan, random)))
+            self.proxies.append(FaultProxy(port, partial(draw_plan, random, messages_go)))
         with proxies_in_thread(self.proxies) as ports:
             self._ports = iter(ports)
             yield
@@ -94,7 +93,7 @@ class _Run:
             stream.writers.append(
                 Writer(
                     flavour=self._flavour,
-                    settings=self._settings(),
+                    settings=self._settings(random),
                     stream_name=name,
                     chain=Chain(number, self._seed, draw_sizes(random)),
                     random=random,
@@ -102,22 +101,21 @@ class _Run:
                     is_exclusive=is_exclusive,
                 )
             )
+        random = Random(f"{self._seed}/{name}/follower")
         stream.followers.append(
             Follower(
                 flavour=self._flavour,
-                settings=self._settings(),
+                settings=self._settings(random),
                 stream_name=name,
-                random=Random(f"{self._seed}/{name}/follower"),
+                random=random,
             )
         )
         return stream
 
-    def _settings(self) -> Settings:
-        return _SETTINGS(endpoints=Endpoints.at(f"http://127.0.0.1:{next(self._ports)}"))
-
-
-# Streams of a run: how many writers each has, and whether it is exclusive.
-_PLACES = ((2, False), (1, False), (1, True), (1, True))
+    def _settings(self, random: Random) -> Settings:
+        """Some sessions try again themselves, others give up at once."""
+        endpoints = Endpoints.at(f"http://127.0.0.1:{next(self._ports)}")
+        return _SETTINGS(endpoints=endpoints, retry=_RETRY(max_attempts=random.choice([1, 3])))
 
 
 def run_faults(flavour: Flavour, url: str, seed: int) -> FaultsReport:
@@ -125,7 +123,13 @@ def run_faults(flavour: Flavour, url: str, seed: int) -> FaultsReport:
     names = [f"faults/{next(_runs)}" for _ in _STREAMS]
     make_streams(url, names)
     parts = _Run(flavour, url, seed)
-    with parts.proxied(sum(num_writers + 1 for num_writers, _ in _STREAMS)):
+    # As `stream` takes them: a stream's writers, then its follower.
+    directions = [
+        direction
+        for num_writers, _ in _STREAMS
+        for direction in [Direction.UP] * num_writers + [Direction.DOWN]
+    ]
+    with parts.proxied(directions):
         streams = [parts.stream(name, *kind) for name, kind in zip(names, _STREAMS, strict=True)]
         steps = [step for stream in streams for step in stream.steps(url)]
         run(flavour, lambda: together(flavour, *steps))

@@ -26,7 +26,7 @@ class KillableServer:
     """A server that runs from `start` to `kill`."""
 
     _directory: Path
-    _port: int
+    port: int
     #: How often it was killed.
     kills: int = field(default=0, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -34,7 +34,7 @@ class KillableServer:
     @property
     def url(self) -> str:
         """Where it is, or will be."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start it; returns when it answers."""
@@ -42,7 +42,7 @@ class KillableServer:
         assert binary is not None, MISSING
         assert self._process is None, "the server runs already"
         self._process = subprocess.Popen(
-            [binary, "lite", "--port", str(self._port), "--local-root", str(self._directory)],
+            [binary, "lite", "--port", str(self.port), "--local-root", str(self._directory)],
             env={**os.environ, "RUST_LOG": "error"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -70,11 +70,16 @@ class Chain:
 
 @frozen
 class Read:
-    """A message that was read, and where."""
+    """A message that was read, and where: its start and end, unless that was not told."""
 
     link: Link
-    start: int
-    end: int
+    place: tuple[int, int] | None = None
+
+    def agrees(self, other: Read) -> bool:
+        """Whether both are the same message, and where it is, as far as both know it."""
+        return self.link == other.link and (
+            None in (self.place, other.place) or self.place == other.place
+        )
 
 
 @frozen
@@ -130,8 +135,8 @@ def compare(
 
 def _check_place(chain: Chain, read: Read, is_exclusive: bool) -> None:
     told = chain.places.get(read.link.index)
-    if told is None:
+    if told is None or read.place is None:
         return
-    is_earlier = read.start <= told[0] and read.end <= told[1]
-    is_right = told == (read.start, read.end) or (is_earlier and not is_exclusive)
+    is_earlier = read.place[0] <= told[0] and read.place[1] <= told[1]
+    is_right = told == read.place or (is_earlier and not is_exclusive)
     assert is_right, f"{read} is not at {told}, as its writer was told"

@@ -279,16 +279,19 @@ def test_where_nobody_listens_the_client_is_reset() -> None:
         client.recv(1)
 
 
-def test_plans_are_drawn_from_the_seed_alone_and_hold_every_fault() -> None:
+@directions
+def test_plans_are_drawn_from_the_seed_alone_and_hold_every_fault(direction: Direction) -> None:
     first, second = Random(5), Random(5)
-    plans = [draw_plan(first) for _ in range(300)]
-    assert plans == [draw_plan(second) for _ in range(300)]
+    plans = [draw_plan(first, direction) for _ in range(300)]
+    assert plans == [draw_plan(second, direction) for _ in range(300)]
+    # Where there are acks or requests alone, few bytes come.
+    assert max(plan.after_bytes for plan in plans if plan.direction is direction) > 2**22
+    assert max(plan.after_bytes for plan in plans if plan.direction is not direction) < 2**11
     drawn = {(plan.direction, plan.fault) for plan in plans if plan.fault}
     breaks = set(Fault) - {Fault.DELAY, Fault.SLOW}
     assert drawn == {(direction, fault) for direction in Direction for fault in breaks}
     assert any(plan.delay for plan in plans)
     assert any(plan.bytes_per_second for plan in plans)
-    assert FaultPlan() in plans
 
 
 def receive_nowait(stream: trio.SocketStream) -> bytes:

@@ -24,6 +24,7 @@ from real_server.history import (
     History,
     Outcome,
     Query,
+    from_jsonl,
     hash_body,
     hash_stream,
     to_jsonl,
@@ -120,10 +121,12 @@ class Actor:
         await self._append(self._bodies(), Append(()), turns)
 
     async def set_token(self) -> None:
-        """Set a token that nobody had, where the tail is believed to be."""
+        """Set a token that nobody had: where the tail is believed to be, or if it set the last one,
+        or anyhow.
+        """
+        where, before = self.random.choice([(None, None), (self.tail, None), (None, self.token)])
         self.token = f"{self.name}-{next(self._numbers)}"
-        where = self.tail if self.random.random() < 0.5 else None
-        await self._append([], Append((), self.token, match_seq_num=where))
+        await self._append([], Append((), self.token, match_seq_num=where, fencing_token=before))
 
     async def read(self) -> None:
         """Read all records."""
@@ -179,7 +182,7 @@ class Actor:
 
     async def _set_token(self, what: Append) -> int:
         assert what.set_fencing_token is not None
-        batch = AppendInput([fence(what.set_fencing_token)], match_seq_num=what.match_seq_num)
+        batch = AppendInput([fence(what.set_fencing_token)], what.match_seq_num, what.fencing_token)
         call = append_batch(self.stream.target, batch)
         return (await self.client.run(ask(call, Effect.ONCE))).end.seq_num
 
@@ -347,6 +350,11 @@ def test_it_shows_something(recording: Recording) -> None:
     assert set(recording.faults) == {Fault.CUT, Fault.RESET}
     assert any(append.set_fencing_token for append in appends)
     assert any(append.fencing_token for append in appends)
+    assert any(append.set_fencing_token and append.fencing_token for append in appends)
+
+
+def test_it_is_the_same_from_a_file(recording: Recording) -> None:
+    assert from_jsonl(to_jsonl(recording.events)) == recording.events
 
 
 Mutation = Callable[[Recording], list[Event]]

@@ -21,7 +21,7 @@ def chain_of(writer: int, count: int = 5) -> Chain:
 
 
 def reads_of(chain: Chain, indices: list[int]) -> list[Read]:
-    return [Read(parse(chain.message(index)), index, index + 1) for index in indices]
+    return [Read(parse(chain.message(index)), (index, index + 1)) for index in indices]
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,14 @@ def test_messages_are_where_their_writer_was_told(
         return
     with pytest.raises(AssertionError, match="as its writer was told"):
         compare([chain], reads, is_exclusive=is_exclusive)
+
+
+def test_reads_agree_as_far_as_both_are_told() -> None:
+    chain = chain_of(1)
+    first, second = reads_of(chain, [0, 1])
+    assert first.agrees(Read(first.link, (0, 1)))
+    assert first.agrees(Read(first.link))
+    assert Read(first.link).agrees(first)
+    assert not first.agrees(Read(first.link, (0, 2)))
+    assert not first.agrees(second)
+    assert not Read(first.link).agrees(second)

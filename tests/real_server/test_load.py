@@ -196,11 +196,19 @@ class _LeftByError(Exception):
     """Ends a block."""
 
 
+def one_and_an_error() -> Iterator[bytes]:
+    yield b"on its way"
+    raise _LeftByError
+
+
 async def open_and_close(client: Any, index: int) -> None:
-    """A stream's sessions: one closed as it should be, one left early or by an exception."""
+    """A stream's sessions: some closed as they should be, some left early or by an exception."""
     stream = client.stream(_BASIN, f"{index % 20}")
-    async with stream.append_session() as session:
-        appended = await session.append(b"some message")
+    with suppress(_LeftByError):
+        async with stream.append_session() as session:
+            appended = await session.append(b"some message")
+            if index % 3 == 0:
+                await session.append_many(one_and_an_error())
     with suppress(_LeftByError):
         async with stream.read_session(start=appended.start, follow=True) as messages:
             assert await anext(aiter(messages)) == b"some message"
