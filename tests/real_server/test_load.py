@@ -72,7 +72,9 @@ def server_url() -> Iterator[str]:
 @asynccontextmanager
 async def client_of(kind: Flavour, url: str) -> AsyncIterator[Any]:
     """A client, and a basin whose streams make themselves."""
-    async with open_client(kind, Settings(endpoints=Endpoints.at(url))) as client:
+    # Longer than any crowd takes: an append that is repeated would leave a repeat.
+    settings = Settings(endpoints=Endpoints.at(url), request_timeout=60.0)
+    async with open_client(kind, settings) as client:
         config = BasinConfig(create_stream_on_append=True, create_stream_on_read=True)
         await client.ensure_basin(_BASIN, config)
         yield client
