@@ -23,10 +23,12 @@ from s2frames.errors import (
 __all__ = ["Retry", "RetryBudget", "backoff", "is_definite", "is_effect_free", "is_retryable"]
 
 # The codes that S2 sends with each status that may pass. Other codes with these statuses, and
-# these codes with another status, do not. `bad_frame` is not among the server's own: but frames
-# that left here well are bad there when the way cut them off, and left the way back whole.
+# these codes with another status, do not. The first two are not among the server's own: but what
+# left here well is bad there when the way cut it off, and left the way back whole. (JSON is short,
+# and may say what the server does not know.)
 _PASSING_CODES: Mapping[str, int] = {
     "bad_frame": 400,
+    "bad_proto": 400,
     "request_timeout": 408,
     "transaction_conflict": 409,
     "rate_limited": 429,
@@ -46,7 +48,6 @@ _LASTING_CODES = frozenset(
         "bad_header",
         "bad_json",
         "bad_path",
-        "bad_proto",
         "bad_query",
         "basin_deletion_pending",
         "basin_not_found",

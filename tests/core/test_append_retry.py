@@ -495,7 +495,7 @@ def test_the_service_may_ask_for_a_longer_wait() -> None:
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (400, b'{"code":"bad_proto","message":"no"}'),
+        (400, b'{"code":"bad_query","message":"no"}'),
         (403, b'{"code":"permission_denied","message":"no"}'),
         (404, b'{"code":"stream_not_found","message":"no"}'),
         (409, b'{"code":"stream_deletion_pending","message":"no"}'),

@@ -39,7 +39,7 @@ CODES = [
     (400, "bad_header", False, False, True),
     (400, "bad_json", False, False, True),
     (400, "bad_path", False, False, True),
-    (400, "bad_proto", False, False, True),
+    (400, "bad_proto", True, False, True),
     (400, "bad_query", False, False, True),
     (400, "decryption_failed", False, False, True),
     (401, "authn", False, False, True),

@@ -207,9 +207,10 @@ class Actor:
 def check_explained(error: S2FramesError) -> None:
     """Raise what neither broken connections nor conditions that do not hold explain.
 
-    A body that ends too early while the way back is whole is a bad frame to the server.
+    A body that ends too early while the way back is whole is bad to the server.
     """
-    is_cut_body = isinstance(error, errors.ServiceError) and error.code == "bad_frame"
+    codes = ("bad_frame", "bad_proto")
+    is_cut_body = isinstance(error, errors.ServiceError) and error.code in codes
     expected = (errors.TransportError, errors.AppendConditionFailed)
     if not (is_cut_body or isinstance(error, expected)):
         raise error
