@@ -134,7 +134,9 @@ class Writer:
             return state
         if self.random.random() < 0.5:
             # Not only what this session was handed: what one before it left in doubt may be more.
-            self._next = len(self.chain.digests)
+            num_sent = len(self.chain.digests)
+            self.chain.abandoned.update(range(self._next, num_sent))
+            self._next = num_sent
             return None
         return pending.state
 

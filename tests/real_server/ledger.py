@@ -54,6 +54,8 @@ class Chain:
     digests: list[bytes] = field(factory=list)
     #: The messages that are durable, by what their writer was told.
     acked: set[int] = field(factory=set)
+    #: Messages that were sent, and left in doubt for good: each may land at any time, or never.
+    abandoned: set[int] = field(factory=set)
     #: Where they are, start and end, as far as their writer was told that too.
     places: dict[int, tuple[int, int]] = field(factory=dict)
 
@@ -120,7 +122,8 @@ def compare(
         assert link.index < len(digests), f"message {link.index} of {link.writer} was never sent"
         assert link.digest == digests[link.index], f"message {link.index} is another"
         counts[link.writer, link.index] += 1
-        if counts[link.writer, link.index] == 1:
+        is_first = counts[link.writer, link.index] == 1
+        if is_first and link.index not in by_writer[link.writer].abandoned:
             before = last.get(link.writer, -1)
             assert link.index > before, f"message {link.index} of {link.writer} after {before}"
             last[link.writer] = link.index

@@ -59,6 +59,17 @@ def test_the_order_must_be_right() -> None:
         compare([chain], reads_of(chain, [0, 2, 1, 3, 4]))
 
 
+def test_what_was_left_in_doubt_may_land_late_and_once() -> None:
+    chain = chain_of(1)
+    chain.acked.remove(1)
+    chain.abandoned.add(1)
+    assert compare([chain], reads_of(chain, [0, 2, 3, 1, 4])) == Figures(4, 0, 0)
+    assert compare([chain], reads_of(chain, [0, 2, 3, 4])) == Figures(4, 0, 0)
+    assert compare([chain], reads_of(chain, [0, 1, 2, 3, 1, 4])) == Figures(4, 0, 1)
+    with pytest.raises(AssertionError, match="message 2 of 1 after 3"):
+        compare([chain], reads_of(chain, [0, 1, 3, 2, 4]))
+
+
 def test_messages_of_another_stream_are_found() -> None:
     with pytest.raises(AssertionError, match="writer 2 writes elsewhere"):
         compare([chain_of(1)], reads_of(chain_of(2), [0]))
