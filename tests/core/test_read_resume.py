@@ -55,7 +55,7 @@ from s2frames.errors import (
     ServiceError,
     TransportError,
 )
-from s2frames.events import CaughtUp, DropReason, FrameDropped, GapDetected
+from s2frames.events import CaughtUp, DropReason, FrameDropped, FramesReceived, GapDetected
 from s2frames.inbox import Inbox
 from s2frames.read import ReadEvent, ReadProtocol, ReadState
 from s2frames.records import Record, StreamPosition, trim
@@ -134,8 +134,8 @@ def test_a_loss_after_any_byte_of_the_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_loss_after_any_byte_of_messages_that_come_together(name: str) -> None:
-    messages = [head(b"%d" % i, seq=i, writer="w") for i in range(12)]
-    first, second = batch(messages[:6]), batch(messages[6:], 6)
+    messages = [head(b"%02d" % i, seq=i, writer="w", timestamp=7) for i in range(20)]
+    first, second = batch(messages[:10]), batch(messages[10:], 10)
     whole = first + second
     for size in range(len(whole) + 1):
         machine = make(follow=True)
@@ -144,14 +144,15 @@ def test_a_loss_after_any_byte_of_messages_that_come_together(name: str) -> None
         events, again = all_at_once(machine)
         assert isinstance(again, Retrying)
         taken = machine.checkpoint().seen_through
-        assert taken == 6 * ((size >= len(first)) + (size == len(whole)))
+        assert taken == 10 * ((size >= len(first)) + (size == len(whole)))
         now = wait(machine)
         assert query_of(opened_by(machine, now))["seq_num"] == str(taken)
         machine.receive_response(2, 200, SESSION, now)
-        machine.receive_data(2, batch(messages[taken:], taken) if taken < 12 else b"", now)
+        machine.receive_data(2, batch(messages[taken:], taken) if taken < 20 else b"", now)
         while some := machine.events_at_once():
+            assert any(isinstance(event, FramesReceived) for event in some)
             events += singly(some)
-        assert payloads(events) == [b"%d" % i for i in range(12)]
+        assert payloads(events) == [b"%02d" % i for i in range(20)]
 
 
 def all_at_once(machine: ReadProtocol) -> tuple[list[ReadEvent], ReadEvent]:
