@@ -51,6 +51,8 @@ class Duplex:
         self._stream: Http2Stream | None = None
         self._has_head = False
         self._is_sending = False
+        # Of the last connection; 0 before there was one.
+        self._connection_number = 0
         self._clock = trio.CancelScope()
         #: Set when everything is over.
         self.finished = trio.Event()
@@ -95,7 +97,9 @@ class Duplex:
         self._request_id, self._has_head = action.request_id, False
         try:
             self._opening = self._pool.begin_stream(
-                action.request, on_settled=self.wake, new_connection=action.on_new_connection
+                action.request,
+                on_settled=self.wake,
+                after=self._connection_number if action.on_new_connection else 0,
             )
         except S2FramesError as error:
             self._lose(error)
@@ -113,6 +117,7 @@ class Duplex:
             self._lose(error)
         else:
             self._stream.on_news = self.wake
+            self._connection_number = self._stream.connection_number
 
     # Sending
 

@@ -31,6 +31,8 @@ class Exchange:
         self._what = what
         self._request_id = 0
         self._stream: Http2Stream | None = None
+        # Of the last connection; 0 before there was one.
+        self._connection_number = 0
         self._has_head = False
         # Around whatever a step waits for.
         self._waiting = trio.CancelScope()
@@ -84,9 +86,11 @@ class Exchange:
         self._request_id, self._has_head = action.request_id, False
         body = action.request.body
         try:
+            after = self._connection_number if action.on_new_connection else 0
             self._stream = stream = await self._pool.open_stream(
-                action.request, end=not body, new_connection=action.on_new_connection
+                action.request, end=not body, after=after
             )
+            self._connection_number = stream.connection_number
             if body and await stream.send_data([body]):
                 await stream.end_data()
         except S2FramesError as error:

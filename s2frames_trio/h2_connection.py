@@ -194,7 +194,7 @@ class Http2Connection:
 
     def credit(self, stream_id: int, num_bytes: int) -> None:
         """Let the peer send so many bytes more on a stream that is open."""
-        if stream_id in self._streams:
+        if stream_id in self._streams and not self._is_over(stream_id):
             self._h2.increment_flow_control_window(num_bytes, stream_id)
             self._wake_writer()
 
@@ -202,9 +202,15 @@ class Http2Connection:
         """End a stream at once; nothing happens if it is over."""
         self._outgoing.drop(stream_id)
         if stream_id in self._streams:
-            self._h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+            if not self._is_over(stream_id):
+                self._h2.reset_stream(stream_id, ErrorCodes.CANCEL)
             self._release(stream_id)
             self._wake_writer()
+
+    def _is_over(self, stream_id: int) -> bool:
+        """Whether both sides have ended a stream, by all that was received: h2 is told first."""
+        stream = self._h2.streams.get(stream_id)
+        return stream is None or stream.closed
 
     # Its life
 

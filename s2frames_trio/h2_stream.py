@@ -310,7 +310,8 @@ class Http2Stream:
     def receive_end(self) -> None:
         """The answer is complete; the peer has no use for the rest of the request."""
         self._is_complete = True
-        self._is_sending = False
+        # Also what is being written: the connection does not know this stream any more.
+        self._stop_sending()
         self._close_window_if_over()
         self._tell_news()
 

@@ -18,7 +18,7 @@ from h2.connection import ConnectionState
 from h2.events import DataReceived, Event, InformationalResponseReceived
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream, StreamState
-from hyperframe.frame import Frame, GoAwayFrame
+from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame
 
 from s2frames_trio.flood import FloodGuard
 from s2frames_trio.frame_buffer import FrameBuffer
@@ -97,6 +97,8 @@ class Incoming:
         self._flood.see(frame, now)
         if isinstance(frame, GoAwayFrame):
             return [frame]
+        if isinstance(frame, HeadersFrame):
+            self._forget_if_closed(frame.stream_id)
         try:
             # It takes the frame from the buffer.
             events = self._h2.receive_data(b"")
@@ -107,3 +109,14 @@ class Incoming:
         if any(isinstance(event, InformationalResponseReceived) for event in events):
             self._flood.count(now)
         return events
+
+    def _forget_if_closed(self, stream_id: int) -> None:
+        """Let h2 answer as it does on streams that are long over.
+
+        While it still knows one that we have reset, a 1xx answer there is an error of the
+        connection to it; but that was on its way.
+        """
+        stream = self._h2.streams.get(stream_id)
+        if stream is not None and stream.closed:
+            # Counting them makes it forget those that are closed.
+            _ = self._h2.open_outbound_streams

@@ -20,7 +20,7 @@ from attrs import define, field
 from h2.exceptions import ProtocolError
 from hpack.struct import HeaderTuple, NeverIndexedHeaderTuple
 
-from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError
+from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError, TransportError
 from s2frames.http import SECRET_HEADERS, Request
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.connection_state import ConnectionState
@@ -62,9 +62,10 @@ class Opening:
     """A request that waits for a stream."""
 
     _place: _Place
-    headers: list[HeaderTuple]
+    # They hold the access token.
+    headers: list[HeaderTuple] = field(repr=False)
     end: bool
-    # Which connections are too old for it.
+    # Connections up to this number are too old for it.
     after: int
     timeout: float
     #: When it has waited long enough: `expire` is to be called then.
@@ -158,12 +159,20 @@ class _Place:
 
     def _pick(self, after: int) -> Http2Connection | None:
         """The connection with the fewest streams that has room, of those made since `after`."""
-        fit = [c for c in self.connections if c.number > after and c.has_room]
+        room = [c for c in self.connections if c.has_room]
+        fit = [c for c in room if c.number > after]
+        if not fit and self._is_full and not any(number > after for number in self.dialing):
+            # There is no newer one, and will be none.
+            fit = room
         return min(fit, key=lambda connection: connection.num_streams, default=None)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS
 
     def needs_another(self) -> bool:
         """Whether to make another connection for those who wait."""
-        if not self.waiting or len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS:
+        if not self.waiting or self._is_full:
             return False
         if self._is_coming(self.newest_after):
             # Found without a look at each who waits: there may be a thousand of them.
@@ -208,19 +217,18 @@ class Pool:
         self._is_closed = False
 
     async def open_stream(
-        self, request: Request, *, end: bool = False, new_connection: bool = False
+        self, request: Request, *, end: bool = False, after: int = 0
     ) -> Http2Stream:
         """Begin a request, and return once it has a stream; use that in an `async with` block.
 
-        The body is not sent: that is for `send_data` and `end_data`. With `end` there is none. With
-        `new_connection` it shares no connection that is there already. Raises `ConnectError`
-        when no connection can be made or none has room in time: nothing was sent then.
+        The body is not sent: that is for `send_data` and `end_data`. With `end` there is none. Who
+        leaves a connection gives its number as `after`, and gets one that was made later: others
+        who leave it have made it already, perhaps. Raises `ConnectError` when no connection can be
+        made or none has room in time: nothing was sent then.
         """
         await trio.lowlevel.checkpoint()
         settled = trio.Event()
-        opening = self.begin_stream(
-            request, on_settled=settled.set, end=end, new_connection=new_connection
-        )
+        opening = self.begin_stream(request, on_settled=settled.set, end=end, after=after)
         # Not if it is settled: who is cancelled then would have to give the stream back.
         if not opening.is_settled:
             try:
@@ -238,7 +246,7 @@ class Pool:
         *,
         on_settled: Callable[[], object],
         end: bool = False,
-        new_connection: bool = False,
+        after: int = 0,
     ) -> Opening:
         """`open_stream` for who cannot wait: `on_settled` is called when there is a result."""
         origin = Origin.of(request.url)
@@ -249,7 +257,7 @@ class Pool:
             place,
             headers,
             end,
-            after=self._num_dialed if new_connection else 0,
+            after=after,
             timeout=self._open_timeout,
             deadline=trio.current_time() + self._open_timeout,
             on_settled=on_settled,
@@ -298,6 +306,9 @@ class Pool:
                 await connection.wait_open()
         except S2FramesError as error:
             connection.close(error)
+            if type(error) is TransportError:
+                # It opened and was lost at once: nobody has sent anything on it.
+                raise ConnectError(f"cannot connect: {error}") from error
             raise
         place.expected_streams = max(1, min(connection.max_streams, _EXPECTED_STREAMS))
         place.connections.append(connection)

@@ -288,9 +288,10 @@ async def test_a_request_over_tls(authority: trustme.CA) -> None:
         connect_timeout=60, open_timeout=60, ssl_context=client_context(authority)
     )
     async with listening(serve) as port, pool_of_tests as pool:
-        for _ in range(2):
+        for after in range(2):
             url = f"https://localhost:{port}/"
-            async with await pool.open_stream(Request("POST", url), new_connection=True) as stream:
+            async with await pool.open_stream(Request("POST", url), after=after) as stream:
+                assert stream.connection_number == after + 1
                 assert await stream.send_data([bytes(60_000)])
                 assert await stream.end_data()
                 assert (await stream.receive_response()).status == 200

@@ -942,3 +942,85 @@ async def cancel_everywhere(transports: object) -> int:
 )
 async def test_cancelled_anywhere_a_stream_is_reset(transports: object) -> None:
     assert await cancel_everywhere(transports) > 7
+
+
+# What one stream's peculiarities do to the others: nothing
+
+
+async def check_usable(connection: Http2Connection, peer: Peer) -> None:
+    """The connection takes requests, and both sides' header tables agree."""
+    assert state_of(connection) is ConnectionState.OPEN
+    stream, number = await open_stream(connection, peer, end=True)
+    await peer.answer(number, end=True)
+    assert (await stream.receive_response()).status == 200
+    assert await stream.receive_data() is None
+
+
+@pytest.mark.parametrize("status", ["100", "103", "200"])
+async def test_a_head_that_crosses_a_reset(status: str) -> None:
+    async with connected() as (connection, peer):
+        stream, number = await open_stream(connection, peer, end=True)
+        stream.reset()
+        # h2 itself would not send it once the reset is here.
+        block = peer.h2.encoder.encode([(":status", status), ("x-new", "for the table")])
+        await peer.send(headers_frame(number, block, "END_HEADERS"))
+        await settled()
+        await peer.receive()
+        await check_usable(connection, peer)
+
+
+async def test_a_bad_status_that_ends_its_stream() -> None:
+    async with connected() as (connection, peer):
+        stream, number = await open_stream(connection, peer, end=True)
+        block = peer.h2.encoder.encode([(":status", "abc")])
+        await peer.send(headers_frame(number, block, "END_HEADERS", "END_STREAM"))
+        with pytest.raises(RemoteProtocolError, match="status"):
+            await stream.receive_response()
+        assert connection.num_streams == 0
+        await peer.receive()
+        assert not peer.resets()
+
+
+async def test_padding_of_the_last_bytes() -> None:
+    async with connected() as (connection, peer):
+        stream, number = await open_stream(connection, peer, end=True)
+        await peer.answer(number)
+        # One byte short of what is credited: the padding makes it more.
+        await peer.send(DataFrame(number, data=bytes(STREAM_WINDOW // 2 - 1)))
+        assert len(await stream.receive_data() or b"") == STREAM_WINDOW // 2 - 1
+        last = DataFrame(number, data=b"end", pad_length=10, flags=["PADDED", "END_STREAM"])
+        await peer.send(last)
+        assert await stream.receive_data() == b"end"
+        assert await stream.receive_data() is None
+        assert state_of(connection) is ConnectionState.OPEN
+        assert connection.num_streams == 0
+
+
+async def test_an_end_that_is_written_when_the_answer_is_complete_and_the_connection_lost() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        connection = Http2Connection(ours, "http://peer")
+        nursery.start_soon(connection.run)
+        peer = await open_peer(theirs)
+        await connection.wait_open()
+        stream, number = await open_stream(connection, peer)
+        await settled()
+        # From now on nothing that is written arrives.
+        ours.send_stream.send_all_hook = trio.sleep_forever
+        results: list[bool] = []
+
+        async def end() -> None:
+            results.append(await stream.end_data())
+
+        nursery.start_soon(end)
+        await settled()
+        await peer.answer(number)
+        await peer.data(number, b"whole", end=True)
+        await settled()
+        await theirs.send_stream.aclose()
+        await settled()
+        assert results == [False]
+        assert (await stream.receive_response()).status == 200
+        assert await stream.receive_data() == b"whole"
+        assert await stream.receive_data() is None
+        nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import h2.events
 import pytest
@@ -253,17 +254,74 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len(peers) == 3
 
 
-async def test_a_new_connection_if_wanted() -> None:
+async def test_who_leaves_a_connection_gets_a_later_one() -> None:
     async with trio.open_nursery() as nursery:
         connect, peers = dialer(nursery, Peer.serve)
         async with open_pool(connect_with=connect) as pool:
-            first = await pool.open_stream(REQUEST)
-            second = await pool.open_stream(REQUEST, new_connection=True)
-            third = await pool.open_stream(REQUEST, new_connection=True)
-            numbers = {s.connection_number for s in (first, second, third)}
-            assert len(numbers) == 3
-            assert connections(pool) == [1, 1, 1]
+            numbers = [
+                (await pool.open_stream(REQUEST, after=after)).connection_number
+                for after in (0, 0, 1, 1, 2, 0, 1)
+            ]
+            # Those who leave the same one share the next.
+            assert numbers == [1, 1, 2, 2, 3, 3, 2]
             assert len(peers) == 3
+
+
+async def test_many_who_leave_at_once_share_what_is_made_for_them() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve)
+        async with open_pool(connect_with=connect) as pool:
+            first = [await pool.open_stream(REQUEST) for _ in range(150)]
+            assert connections(pool) == [100, 50]
+            async with trio.open_nursery() as requests:
+                for stream in first:
+                    stream.reset()
+                    requests.start_soon(
+                        partial(pool.open_stream, REQUEST, after=stream.connection_number)
+                    )
+            assert len(peers) <= 4
+            assert sum(connections(pool)) == 150
+
+
+async def test_where_there_can_be_no_later_connection_another_will_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("s2frames_trio.pool._MAX_CONNECTIONS", 2)
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve)
+        async with open_pool(connect_with=connect) as pool:
+            numbers = [
+                (await pool.open_stream(REQUEST, after=after)).connection_number
+                for after in (0, 1, 2)
+            ]
+            assert numbers[:2] == [1, 2]
+            assert len(peers) == 2
+
+
+async def test_a_connection_that_leaves_as_soon_as_it_is_open() -> None:
+    goaway = GoAwayFrame(0, last_stream_id=0, error_code=0)
+
+    async def connect(_origin: Origin, _deadline: float) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        ours, theirs = trio.testing.memory_stream_pair()
+        # In one piece, so that nobody can come in between.
+        await theirs.send_all(SettingsFrame(0).serialize() + goaway.serialize())
+        return ours
+
+    async with open_pool(connect_with=connect) as pool:
+        # Nothing can have been sent on it: `ConnectError` says so.
+        with pytest.raises(ConnectError, match=r"cannot connect: .* was closed"):
+            await pool.open_stream(REQUEST)
+
+
+async def test_who_waits_shows_no_token() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, _ = dialer(nursery, Peer.serve, max_concurrent_streams=0)
+        async with open_pool(connect_with=connect) as pool:
+            request = Request("GET", "http://peer/", {"authorization": "Bearer the-secret"})
+            opening = pool.begin_stream(request, on_settled=list)
+            assert "the-secret" not in repr(opening) + repr(vars(pool))
+            opening.cancel()
 
 
 # Whose turn it is
@@ -317,24 +375,27 @@ async def test_a_newcomer_does_not_overtake() -> None:
                 assert order == ["waits"]
 
 
-async def test_one_who_wants_a_new_connection_holds_nobody_up() -> None:
+async def test_who_leaves_the_only_connection_there_can_be_waits_in_line() -> None:
     async with trio.open_nursery() as nursery:
         connect, peers = dialer(nursery, Peer.serve, max_concurrent_streams=1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("s2frames_trio.pool._MAX_CONNECTIONS", 1)
             async with open_pool(connect_with=connect) as pool:
                 first = await pool.open_stream(REQUEST)
+                order: list[str] = []
 
-                async def want_another() -> None:
-                    with pytest.raises(ConnectError, match="no room"):
-                        await pool.open_stream(REQUEST, new_connection=True)
+                async def take(name: str, after: int) -> None:
+                    async with await pool.open_stream(REQUEST, after=after):
+                        order.append(name)
 
                 async with trio.open_nursery() as requests:
-                    requests.start_soon(want_another)
+                    requests.start_soon(take, "leaves it", 1)
                     await settled()
+                    requests.start_soon(take, "comes later", 0)
+                    await settled()
+                    assert order == []
                     first.reset()
-                    second = await pool.open_stream(REQUEST)
-                    assert second.connection_number == first.connection_number
+                assert order == ["leaves it", "comes later"]
         assert len(peers) == 1
 
 
