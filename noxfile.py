@@ -61,19 +61,24 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-E", "docs", "docs/_build/html")
 
 
-@nox.session
-def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheel."""
+def run_pytest(session: nox.Session, *arguments: str, **env: str) -> None:
+    """Run tests on the built wheel, with these arguments and those of the command line."""
     install_wheel(session, "[all]")
     install_group(session, "test")
     session.run(
         "pytest",
         "--installed",
-        "--hypothesis-profile=ci",
+        *arguments,
         *session.posargs,
         # Keeps the checkout out of sys.path, in subprocesses too.
-        env={"PYTHONSAFEPATH": "1"},
+        env={"PYTHONSAFEPATH": "1", **env},
     )
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the built wheel."""
+    run_pytest(session, "--hypothesis-profile=ci")
 
 
 @nox.session(default=False)
@@ -95,17 +100,13 @@ def simulate(session: nox.Session) -> None:
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Feed the decoders a hundred thousand mutated inputs: `nox -s fuzz -- -k reader`."""
-    install_wheel(session, "[all]")
-    install_group(session, "test")
-    session.run(
-        "pytest",
-        "--installed",
+    run_pytest(
+        session,
         # A decoder's share takes minutes.
         "--timeout=0",
         "--durations=0",
         "tests/hostile/test_decoders.py",
-        *session.posargs,
-        env={"PYTHONSAFEPATH": "1", "S2FRAMES_HOSTILE_INPUTS": "100000"},
+        S2FRAMES_HOSTILE_INPUTS="100000",
     )
 
 
@@ -122,16 +123,12 @@ def disturb(session: nox.Session) -> None:
 @nox.session(default=False)
 def load(session: nox.Session) -> None:
     """Open ten thousand streams of the real server, and close them: `nox -s load`."""
-    install_wheel(session, "[all]")
-    install_group(session, "test")
-    session.run(
-        "pytest",
-        "--installed",
+    run_pytest(
+        session,
         # Each client takes minutes.
         "--timeout=0",
         # Shows what the process holds before and after.
         "-rP",
         "tests/real_server/test_load.py",
-        *session.posargs,
-        env={"PYTHONSAFEPATH": "1", "S2FRAMES_LOAD_STREAMS": "10000"},
+        S2FRAMES_LOAD_STREAMS="10000",
     )

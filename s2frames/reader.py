@@ -157,8 +157,8 @@ class FrameReader:
         self._buffered_bytes = 0
         # The next sequence number not yet looked at.
         self._next_seq = _ANYWHERE if start is None else start
-        # The first sequence number that is not taken.
         self._is_bounded = end is not None
+        # The first sequence number that is not taken.
         self._end = _NOWHERE if end is None else end
         # Below this one, records were accounted for by the reader that this one goes on from.
         self._replay_until = 0

@@ -48,8 +48,7 @@ def inspect(address: StreamAddress, as_json: bool, connection: Connection) -> in
         stream.read_session(on_retry=on_retry) as session,
         progress_count("reading", ends_before_output=True) as step,
     ):
-        while not census.take_all(session, step, address):
-            pass
+        census.take_all(session, step, address)
     if as_json:
         click.echo(json.dumps(census.as_json(session.stats), separators=(",", ":")))
     else:
@@ -61,8 +60,6 @@ def inspect(address: StreamAddress, as_json: bool, connection: Connection) -> in
 class _Written:
     """What one writer wrote."""
 
-    #: None for messages that name no writer.
-    writer_id: str | None
     messages: int = 0
     num_bytes: int = 0
     #: From the first record of the first message up to behind the last one of the last.
@@ -84,24 +81,25 @@ class _Census:
 
     num_lost: int = 0
     num_bytes: int = 0
-    # By writer id, in order of their first messages.
+    # By writer id, None where messages name none, in order of their first messages.
     _writers: dict[str | None, _Written] = field(factory=dict)
     # Messages of writers that came when there were too many.
     _num_of_others: int = 0
 
     def take_all(
         self, session: ReadSession[bytes], step: Callable[[int], None], address: StreamAddress
-    ) -> bool:
-        """Count what there is, up to the end or to a message that is lost; whether to the end."""
-        try:
-            for message in session.frames():
-                self._take(message)
-                step(len(message.message))
-        except FrameLost as lost:
-            self.num_lost += 1
-            say_error(f"{address}: {lost}")
-            return False
-        return True
+    ) -> None:
+        """Count all messages; those that are lost are told."""
+        while True:
+            try:
+                for message in session.frames():
+                    self._take(message)
+                    step(len(message.message))
+            except FrameLost as lost:
+                self.num_lost += 1
+                say_error(f"{address}: {lost}")
+            else:
+                return
 
     def _take(self, message: ReceivedMessage[bytes]) -> None:
         self.num_bytes += len(message.message)
@@ -110,7 +108,7 @@ class _Census:
             if len(self._writers) == _MAX_WRITERS:
                 self._num_of_others += 1
                 return
-            written = self._writers[message.writer_id] = _Written(message.writer_id)
+            written = self._writers[message.writer_id] = _Written()
         written.take(message)
 
     def as_json(self, stats: ReaderStats) -> dict[str, Any]:
@@ -127,13 +125,13 @@ class _Census:
             "other_records": stats.other_records,
             "writers": [
                 {
-                    "writer_id": written.writer_id,
+                    "writer_id": writer_id,
                     "messages": written.messages,
                     "bytes": written.num_bytes,
                     "start": written.start,
                     "end": written.end,
                 }
-                for written in self._writers.values()
+                for writer_id, written in self._writers.items()
             ],
             "messages_of_other_writers": self._num_of_others,
         }
@@ -169,9 +167,9 @@ class _Census:
         table.add_column("writer", overflow="fold")
         for name in ("messages", "bytes", "from", "to"):
             table.add_column(name, justify="right", no_wrap=True)
-        for written in islice(self._writers.values(), _MAX_ROWS):
-            writer_id = "(no writer id)" if written.writer_id is None else written.writer_id
+        for writer_id, written in islice(self._writers.items(), _MAX_ROWS):
+            name = "(no writer id)" if writer_id is None else one_line(writer_id)
             figures = (written.messages, written.num_bytes, written.start, written.end)
             # It is anybody's text: neither markup, nor anything that steers a terminal.
-            table.add_row(Text(one_line(writer_id)), *(f"{figure:,}" for figure in figures))
+            table.add_row(Text(name), *(f"{figure:,}" for figure in figures))
         return table

@@ -36,43 +36,29 @@ def test_a_terminal_gets_a_bar_that_is_gone_in_the_end(
     assert errors.rindex("\x1b[?25h") > errors.rindex("\x1b[?25l")
 
 
-def test_a_count_is_shown_beside_output_that_goes_elsewhere(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("output_is_shared", "ends_before_output", "is_shown"),
+    [(False, False, True), (True, True, True), (True, False, False)],
+    ids=["output goes elsewhere", "output comes afterwards", "among the output"],
+)
+def test_where_a_count_is_shown(
+    output_is_shared: bool,
+    ends_before_output: bool,
+    is_shown: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: output_is_shared)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with progress_count("writing") as step:
+    with progress_count("writing", ends_before_output=ends_before_output) as step:
         step(10)
         step(1)
     output, errors = capsys.readouterr()
     assert output == ""
-    assert "writing" in errors
-    assert "2 messages" in errors
-
-
-def test_a_count_may_share_the_terminal_with_output_that_comes_afterwards(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    with progress_count("reading", ends_before_output=True) as step:
-        step(10)
-    assert "1 messages" in capsys.readouterr().err
-
-
-def test_no_count_is_shown_among_the_messages(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    with progress_count("reading") as step:
-        step(10)
-    assert capsys.readouterr() == ("", "")
+    assert ("writing" in errors) == ("2 messages" in errors) == is_shown
+    assert is_shown or errors == ""
 
 
 # Retries
