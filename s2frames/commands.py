@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from s2frames.checkpoint import Checkpoint
+from s2frames.checkpoint import Checkpoint, check_stream
 from s2frames.checks import check_int
 from s2frames.dedupe import make_writer_id
 from s2frames.errors import (
@@ -63,11 +63,11 @@ def fence_stream(
 
     With `expect`, only if that is the token now; without, a lost answer is not tried again. With
     `trim`, remove the records before it in the same step. Raises `LocalProtocolError` at once for
-    a token or number that no stream takes.
+    a token or number that no stream takes, and for a checkpoint of another stream.
     """
     records = [fence(token)]
     if trim is not None:
-        records.append(_trim_record(trim))
+        records.append(_trim_record(target, trim))
     call = append_batch(target, AppendInput(records, fencing_token=expect))
     if expect is None:
         return _append(call, Effect.ONCE)
@@ -79,9 +79,9 @@ def fence_stream(
 def trim_stream(target: StreamTarget, before: Checkpoint | int) -> Plan[None]:
     """Remove the records below a sequence number, or those that a checkpoint does not need.
 
-    Raises `LocalProtocolError` at once for what is neither.
+    Raises `LocalProtocolError` at once for what is neither, and for a checkpoint of another stream.
     """
-    call = append_batch(target, AppendInput([_trim_record(before)]))
+    call = append_batch(target, AppendInput([_trim_record(target, before)]))
     return _append(call, Effect.IDEMPOTENT)
 
 
@@ -123,8 +123,9 @@ def _probe(call: Call[AppendAck], token: str) -> Plan[str]:
     raise RemoteProtocolError(f"a batch was appended though it was to match {U64_MAX} (2^64 - 1)")
 
 
-def _trim_record(before: Checkpoint | int) -> Record:
+def _trim_record(target: StreamTarget, before: Checkpoint | int) -> Record:
     if isinstance(before, Checkpoint):
+        check_stream(before, target.basin, target.stream)
         return trim_record(before.read_from)
     check_int("before", before)
     return trim_record(before)

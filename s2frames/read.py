@@ -16,7 +16,9 @@ from itertools import count
 from math import ceil
 from typing import Any, TypeVar, cast
 
-from s2frames.checkpoint import Checkpoint
+from attrs import evolve
+
+from s2frames.checkpoint import Checkpoint, check_stream
 from s2frames.errors import RangeNotSatisfiable, S2FramesError, TransportError
 from s2frames.events import FrameReceived, FramesReceived, ReaderEvent
 from s2frames.last import LastFrames, find_last
@@ -134,11 +136,15 @@ class ReadProtocol:
         target: the stream.
         settings: what to read, and how.
         random: floats from 0 up to, not including, 1; for the delays.
+
+    Raises `LocalProtocolError` when `settings.start` is a checkpoint of another stream.
     """
 
     def __init__(
         self, target: StreamTarget, settings: ReadSettings, *, random: Callable[[], float]
     ) -> None:
+        if isinstance(settings.start, Checkpoint):
+            check_stream(settings.start, target.basin, target.stream)
         self._target = target
         self._settings = settings
         self._random = random
@@ -203,7 +209,8 @@ class ReadProtocol:
 
     def checkpoint(self) -> Checkpoint:
         """Where to go on, as of the last event taken. Raises as `FrameReader.checkpoint`."""
-        return self._reader.checkpoint()
+        target = self._target
+        return evolve(self._reader.checkpoint(), basin=target.basin, stream=target.stream)
 
     def close(self) -> None:
         """Stop reading; nothing more is handed out. Idempotent."""

@@ -20,7 +20,7 @@ from typing import cast
 
 from attrs import define, field
 
-from s2frames.checkpoint import Checkpoint, LaneCheckpoint, lane_writer_id
+from s2frames.checkpoint import Checkpoint, LaneCheckpoint, check_checkpoint, lane_writer_id
 from s2frames.checks import check_int
 from s2frames.classify import UNNUMBERED, ClassifiedRecord, RecordKind, classify, find_problem
 from s2frames.errors import LocalProtocolError, RemoteProtocolError
@@ -184,6 +184,7 @@ class FrameReader:
         abandon_after: int = DEFAULT_ABANDON_AFTER,
     ) -> FrameReader:
         """A reader that goes on from `checkpoint`: give it the records from `read_from` on."""
+        check_checkpoint(checkpoint)
         reader = cls(
             start=checkpoint.read_from,
             end=end,

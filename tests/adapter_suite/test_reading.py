@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from s2frames import (
     BYTES,
@@ -55,7 +56,8 @@ async def read_all(s2: World, codec: Codec[Any] = BYTES, **options: Any) -> list
 async def test_an_empty_stream_has_no_messages(s2: World) -> None:
     async with s2.stream.read_session() as messages:
         assert [message async for message in messages] == []
-        assert messages.checkpoint() == Checkpoint(0, 0)
+        checkpoint = messages.checkpoint()
+        assert (checkpoint.read_from, checkpoint.seen_through, checkpoint.lanes) == (0, 0, ())
         # An ended session stays ended.
         assert [message async for message in messages] == []
 
@@ -314,6 +316,23 @@ async def test_a_checkpoint_is_as_of_the_last_message_handed_out(s2: World) -> N
             start = Checkpoint.from_json(messages.checkpoint().to_json())
     assert received == expected
     assert await read_all(s2, start=start) == []
+
+
+async def test_a_checkpoint_of_another_stream_is_refused(s2: World) -> None:
+    await append(s2, b"a")
+    async with s2.stream.read_session() as messages:
+        checkpoint = messages.checkpoint()
+    target = s2.stream.target
+    assert (checkpoint.basin, checkpoint.stream) == (target.basin, target.stream)
+    other = evolve(checkpoint, stream="another")
+    named = f"'another' of the basin '{target.basin}', not of the stream '{target.stream}' of"
+    with pytest.raises(LocalProtocolError, match=named):
+        await read_all(s2, start=other)
+    with pytest.raises(LocalProtocolError, match=named):
+        await s2.stream.trim(other)
+    with pytest.raises(LocalProtocolError, match=named):
+        await s2.stream.fence("token", trim=other)
+    assert await read_all(s2, start=checkpoint) == [b"a"]
 
 
 async def test_a_checkpoint_inside_interleaved_messages(s2: World) -> None:

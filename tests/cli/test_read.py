@@ -22,7 +22,7 @@ from cli.shell import (
     run,
 )
 from live_service import LiveService, canned_service, refused_url
-from s2frames.checkpoint import Checkpoint, LaneCheckpoint
+from s2frames.checkpoint import Checkpoint
 from s2frames.cli import read as read_module
 from s2frames.cli.address import StreamAddress
 from s2frames.cli.checkpoint_file import CheckpointFile
@@ -177,17 +177,14 @@ def test_each_run_goes_on_where_the_last_one_stopped(
     assert run(*args, env=at(url)).stdout == ""
     append(stream, b"0", b"1", b"2" * 2_000_000, b"3")
     assert run(*args, "--limit", "1", env=at(url)).stdout == "0\n"
-    assert Checkpoint.from_json(file.read_text()) == Checkpoint(1, 1, stored_lanes(file))
+    stopped_at = Checkpoint.from_json(file.read_text())
+    assert (stopped_at.read_from, stopped_at.seen_through, len(stopped_at.lanes)) == (1, 1, 1)
     assert run(*args, "--limit", "2", env=at(url)).stdout == "1\n" + "2" * 2_000_000 + "\n"
     assert run(*args, env=at(url)).stdout == "3\n"
     assert run(*args, env=at(url)).stdout == ""
     append(stream, b"4")
     assert run(*args, env=at(url)).stdout == "4\n"
     assert os.listdir(tmp_path) == ["checkpoint"]
-
-
-def stored_lanes(file: Path) -> tuple[LaneCheckpoint, ...]:
-    return Checkpoint.from_json(file.read_text()).lanes
 
 
 def test_a_message_that_could_not_be_stored_is_read_again(

@@ -4,11 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frames import chunk, cut, encode, frame, head, payloads, place, read, read_batches, soups
 from s2frames.checkpoint import Checkpoint, LaneCheckpoint, lane_writer_id
+from s2frames.classify import NO_WRITER
 from s2frames.errors import LocalProtocolError, RemoteProtocolError
 from s2frames.events import (
     DropReason,
@@ -131,7 +133,7 @@ def test_a_checkpoint_says_where_the_oldest_open_frame_starts() -> None:
             LaneCheckpoint(b"y", 4, None),
             LaneCheckpoint(b"x", 0, 4),
             LaneCheckpoint(None, None, 5),
-            LaneCheckpoint(b"", None, 7),
+            LaneCheckpoint(NO_WRITER, None, 7),
         ),
     )
 
@@ -280,7 +282,11 @@ def test_records_from_below_read_from_are_refused() -> None:
 
 # JSON
 
-lane_names = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=64))
+lane_names = st.one_of(
+    st.none(),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=64).map(str.encode),
+    st.binary(max_size=64),
+)
 
 
 @st.composite
@@ -296,42 +302,130 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
     )
     lanes = tuple(
         LaneCheckpoint(
-            None if name is None else name.encode(),
+            name,
             draw(st.none() | st.integers(0, U64_MAX)),
             draw(st.sampled_from([None, at])),
         )
         for name, at in zip(names, heads, strict=True)
     )
     open_heads = [lane.head for lane in lanes if lane.head is not None]
-    return Checkpoint(min(open_heads, default=seen_through), seen_through, lanes)
+    read_from = min(open_heads, default=seen_through)
+    is_begun = bool(lanes) or draw(st.booleans())
+    basin, stream = draw(st.sampled_from([(None, None), ("my-basin", "chat/42"), ("b" * 8, "é")]))
+    return Checkpoint(read_from, seen_through, lanes, is_begun=is_begun, basin=basin, stream=stream)
+
+
+@st.composite
+def checkpoints_of_more(draw: st.DrawFn) -> Checkpoint:
+    """With what was seen last and what was given up."""
+    checkpoint = draw(checkpoints())
+    heads = {lane.head for lane in checkpoint.lanes}
+    lanes: list[LaneCheckpoint] = []
+    for lane in checkpoint.lanes:
+        given_up = draw(st.none() | st.integers(0, checkpoint.seen_through - 1))
+        if given_up in heads or lane.head is not None:
+            given_up = None
+        heads.add(given_up)
+        seen = draw(st.none() | st.integers(0, U64_MAX))
+        lanes.append(evolve(lane, seen=seen, given_up=given_up))
+    return evolve(checkpoint, lanes=tuple(lanes))
 
 
 @given(checkpoints())
+def test_a_reader_goes_on_from_what_json_gives(checkpoint: Checkpoint) -> None:
+    stored = Checkpoint.from_json(checkpoint.to_json())
+    assert FrameReader.resume(stored).checkpoint().seen_through == checkpoint.seen_through
+    assert FrameReader.resume(stored).checkpoint().read_from == checkpoint.read_from
+    assert set(FrameReader.resume(stored).checkpoint().lanes) == set(checkpoint.lanes)
+
+
+@given(checkpoints_of_more())
 def test_json_round_trip(checkpoint: Checkpoint) -> None:
     text = checkpoint.to_json()
     assert text.isascii()
     assert Checkpoint.from_json(text) == checkpoint
     assert Checkpoint.from_json(text.encode()) == checkpoint
-    assert FrameReader.resume(checkpoint).checkpoint().seen_through == checkpoint.seen_through
-    assert FrameReader.resume(checkpoint).checkpoint().read_from == checkpoint.read_from
-    assert set(FrameReader.resume(checkpoint).checkpoint().lanes) == set(checkpoint.lanes)
 
 
 def test_json_has_a_version_and_is_readable() -> None:
-    lanes = (LaneCheckpoint("é".encode(), 7, None), LaneCheckpoint(b"", None, 3))
-    assert json.loads(Checkpoint(3, 9, lanes).to_json()) == {
-        "s2frames_checkpoint": 1,
+    lanes = (
+        LaneCheckpoint("é".encode(), 7, None, 8, 2),
+        LaneCheckpoint(NO_WRITER, None, 3),
+        LaneCheckpoint(b"\xff\x00", 0, None),
+        LaneCheckpoint(None, None, 4),
+    )
+    checkpoint = Checkpoint(3, 9, lanes, basin="my-basin", stream="chat/42")
+    assert json.loads(checkpoint.to_json()) == {
+        "s2frames_checkpoint": 2,
+        "basin": "my-basin",
+        "stream": "chat/42",
+        "begun": True,
         "read_from": 3,
         "seen_through": 9,
-        "lanes": [["é", 7, None], ["", None, 3]],
+        "lanes": [
+            ["é", 7, None, 8, 2],
+            [NO_WRITER.decode(), None, 3, None, None],
+            [{"hex": "ff00"}, 0, None, None, None],
+            [None, None, 4, None, None],
+        ],
     }
 
 
-GOOD: dict[str, Any] = {"s2frames_checkpoint": 1, "read_from": 3, "seen_through": 9}
+def test_format_1_is_still_read() -> None:
+    text = json.dumps(
+        {
+            "s2frames_checkpoint": 1,
+            "read_from": 3,
+            "seen_through": 9,
+            "lanes": [["é", 7, None], ["", None, 3], [None, None, 4]],
+        }
+    )
+    lanes = (
+        LaneCheckpoint("é".encode(), 7, None),
+        LaneCheckpoint(NO_WRITER, None, 3),
+        LaneCheckpoint(None, None, 4),
+    )
+    checkpoint = Checkpoint.from_json(text)
+    assert checkpoint == Checkpoint(3, 9, lanes, is_begun=True, basin=None, stream=None)
+    assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
+
+
+@pytest.mark.parametrize(("seen_through", "is_begun"), [(0, False), (1, True)])
+def test_in_format_1_the_place_says_whether_anything_was_seen(
+    seen_through: int, is_begun: bool
+) -> None:
+    text = json.dumps(
+        {
+            "s2frames_checkpoint": 1,
+            "read_from": seen_through,
+            "seen_through": seen_through,
+            "lanes": [],
+        }
+    )
+    assert Checkpoint.from_json(text).is_begun is is_begun
+
+
+GOOD: dict[str, Any] = {
+    "s2frames_checkpoint": 2,
+    "basin": None,
+    "stream": None,
+    "begun": True,
+    "read_from": 3,
+    "seen_through": 9,
+}
 
 
 def with_lanes(*lanes: Any, **changes: Any) -> str:
-    return json.dumps({**GOOD, "lanes": lanes, **changes})
+    """JSON text; of a lane the first three are given at least."""
+    padded = [
+        [*lane, *[None] * (5 - len(lane))] if isinstance(lane, list) and len(lane) > 2 else lane
+        for lane in lanes
+    ]
+    return json.dumps({**GOOD, "lanes": padded, **changes})
+
+
+def of_stream(basin: Any, stream: Any) -> str:
+    return with_lanes(["a", 0, 3], basin=basin, stream=stream)
 
 
 DAMAGED = [
@@ -348,7 +442,7 @@ DAMAGED = [
     ("[]", "object"),
     ('"s2frames_checkpoint"', "object"),
     ("{}", "s2frames_checkpoint"),
-    (json.dumps({**GOOD, "s2frames_checkpoint": 2}), "format 2"),
+    (json.dumps({**GOOD, "s2frames_checkpoint": 3}), "format 3; .* reads formats 1 and 2"),
     (json.dumps({**GOOD, "s2frames_checkpoint": 0}), "format 0"),
     (json.dumps({**GOOD, "s2frames_checkpoint": "1"}), "format '1'"),
     (json.dumps({**GOOD, "s2frames_checkpoint": None}), "format None"),
@@ -369,12 +463,17 @@ DAMAGED = [
     (with_lanes(None), "a lane is None"),
     (with_lanes("abc"), "a lane is 'abc'"),
     (with_lanes(["a", 0]), "a lane is"),
-    (with_lanes(["a", 0, 3, 4]), "a lane is"),
+    (with_lanes(["a", 0, 3, None, None, None]), "a lane is"),
+    (with_lanes(["a", 0, 3], s2frames_checkpoint=1), "a lane is"),
     (with_lanes([7, 0, 3]), "a writer is 7"),
     (with_lanes([["a"], 0, 3]), "a writer is"),
     (with_lanes([{"a": 1}, 0, 3]), "a writer is"),
     (with_lanes(["\ud800", 0, 3]), "a writer is"),
     (with_lanes(["a" * 257, 0, 3]), "too long"),
+    (with_lanes([{"hex": "0g"}, 0, 3]), "a writer is"),
+    (with_lanes([{"hex": 7}, 0, 3]), "a writer is"),
+    (with_lanes([{"hex": "00", "more": 1}, 0, 3]), "a writer is"),
+    (with_lanes([{"hex": "aa" * 257}, 0, 3]), "too long"),
     (with_lanes(["a", "0", 3]), "a dedupe sequence is '0'"),
     (with_lanes(["a", -1, 3]), "a dedupe sequence is -1"),
     (with_lanes(["a", 0, 2**64]), f"a head is {2**64}"),
@@ -388,6 +487,23 @@ DAMAGED = [
     (with_lanes(["a", 0, 3], ["a", 0, None]), "twice"),
     (with_lanes(["a", 0, 3], ["b", 0, 3]), "twice"),
     (with_lanes([None, None, 3], [None, None, 4]), "twice"),
+    (with_lanes(["a", 0, 3], [{"hex": "61"}, 0, None]), "twice"),
+    (with_lanes(["a", 0, 3], ["b", 0, None, 0, 3]), "twice"),
+    (with_lanes(["a", 0, 3], ["b", 0, None, 0, 4], ["c", 0, None, 0, 4]), "twice"),
+    (with_lanes(["a", 0, 3, -1]), "a dedupe sequence is -1"),
+    (with_lanes(["a", 0, 3, True]), "a dedupe sequence is True"),
+    (with_lanes(["a", 0, 3], ["b", 0, None, 0, 2**64]), f"a head is {2**64}"),
+    (with_lanes(["a", 0, 3], ["b", 0, None, 0, 9]), "a head is not below"),
+    (with_lanes(["a", 0, 3, 0, 4]), "open and one that was given up"),
+    (with_lanes(["a", 0, 3], begun=None), "begun is None"),
+    (with_lanes(["a", 0, 3], begun=1), "begun is 1"),
+    (with_lanes(["a", 0, 3], begun=False), "nothing was seen"),
+    (of_stream("my-basin", None), "its stream is 'my-basin' / None"),
+    (of_stream(None, "chat/42"), "its stream is None / 'chat/42'"),
+    (of_stream("my", "chat/42"), "its stream is 'my' / 'chat/42'"),
+    (of_stream("my-basin", ""), "its stream is"),
+    (of_stream(["my-basin"], "chat/42"), "its stream is"),
+    (of_stream("my-basin", "\ud800"), "its stream is"),
 ]
 
 
@@ -456,8 +572,28 @@ def test_damaged_text_is_a_checkpoint_or_refused(
     FrameReader.resume(damaged)
 
 
+MADE_BY_HAND = [
+    (None, "the checkpoint must be a Checkpoint, not NoneType"),
+    (5, "the checkpoint must be a Checkpoint, not int"),
+    (Checkpoint(5, 3), "read_from is not where it must be"),
+    (Checkpoint("5", 5), "read_from is '5'"),  # type: ignore[arg-type]
+    (Checkpoint(5, 5, None), "lanes is None"),  # type: ignore[arg-type]
+    (Checkpoint(5, 5, (b"w",)), "a lane is b'w'"),  # type: ignore[arg-type]
+    (Checkpoint(5, 5, (LaneCheckpoint("w", 0, None),)), "a writer is 'w'"),  # type: ignore[arg-type]
+    (Checkpoint(5, 5, (LaneCheckpoint(b"w", True, None),)), "a dedupe sequence is True"),
+    (Checkpoint(5, 5, basin="my-basin"), "its stream is 'my-basin' / None"),
+]
+
+
+@pytest.mark.parametrize(("checkpoint", "named"), MADE_BY_HAND, ids=range(len(MADE_BY_HAND)))
+def test_what_no_reader_can_have_made_is_refused(checkpoint: Any, named: str) -> None:
+    with pytest.raises(LocalProtocolError, match=f"{named}$"):
+        FrameReader.resume(checkpoint)
+
+
 @pytest.mark.parametrize(
-    ("lane", "writer_id"), [(None, None), (b"", None), (b"w", "w"), ("é".encode(), "é")]
+    ("lane", "writer_id"),
+    [(None, None), (NO_WRITER, None), (b"w", "w"), ("é".encode(), "é"), (b"a\xff", "a\ufffd")],
 )
 def test_lane_writer_id(lane: bytes | None, writer_id: str | None) -> None:
     assert lane_writer_id(lane) == writer_id

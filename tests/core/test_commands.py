@@ -240,6 +240,35 @@ def test_a_stream_is_trimmed(before: Checkpoint | int, kept: list[bytes] | None)
     assert stored(host) == expected
 
 
+@pytest.mark.parametrize(
+    ("basin", "stream"), [("other-basin", TARGET.stream), (TARGET.basin, "other/stream")]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(lambda before: trim_stream(TARGET, before), id="trim"),
+        pytest.param(lambda before: fence_stream(TARGET, "t", trim=before), id="fence"),
+    ],
+)
+def test_a_checkpoint_of_another_stream_trims_nothing(
+    command: Callable[[Checkpoint], object], basin: str, stream: str
+) -> None:
+    with pytest.raises(LocalProtocolError) as error:
+        command(Checkpoint(1, 1, basin=basin, stream=stream))
+    assert str(error.value) == (
+        f"the checkpoint is of the stream {stream!r} of the basin {basin!r}, "
+        f"not of the stream {TARGET.stream!r} of the basin {TARGET.basin!r}"
+    )
+
+
+def test_a_checkpoint_of_the_stream_trims_it() -> None:
+    host = make_host()
+    host.append_ok(Record(b"a"), Record(b"b"))
+    named = Checkpoint(1, 1, basin=TARGET.basin, stream=TARGET.stream)
+    run(trim_stream(TARGET, named), host).result()
+    assert stored(host) == [Record(b"b"), trim(1)]
+
+
 def test_a_trim_is_sent_again() -> None:
     host = make_host()
     host.append_ok(Record(b"a"))

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -679,7 +679,26 @@ def test_a_reader_goes_on_from_a_checkpoint(taken: int) -> None:
     assert got + payloads(events_of(later)) == [b"aa", b"cc", b"bb"]
 
 
-def test_a_checkpoint_of_another_stream() -> None:
+def test_a_checkpoint_names_its_stream() -> None:
+    checkpoint = reading(batch(A, 5), start=5).checkpoint()
+    assert (checkpoint.basin, checkpoint.stream) == (TARGET.basin, TARGET.stream)
+    make(start=Checkpoint.from_json(checkpoint.to_json()))
+
+
+@pytest.mark.parametrize(
+    ("basin", "stream"), [("other-basin", TARGET.stream), (TARGET.basin, "other/stream")]
+)
+def test_a_checkpoint_that_names_another_stream_is_refused_at_once(basin: str, stream: str) -> None:
+    checkpoint = evolve(CHECKPOINT, basin=basin, stream=stream)
+    with pytest.raises(LocalProtocolError) as error:
+        make(start=checkpoint)
+    assert str(error.value) == (
+        f"the checkpoint is of the stream {stream!r} of the basin {basin!r}, "
+        f"not of the stream {TARGET.stream!r} of the basin {TARGET.basin!r}"
+    )
+
+
+def test_records_that_cannot_be_those_of_a_checkpoint() -> None:
     machine = reading(batch(A, 5), start=CHECKPOINT)
     error = error_in(machine)
     assert isinstance(error, LocalProtocolError)

@@ -149,6 +149,7 @@ CHECKPOINTS: list[bytes] = [
         Checkpoint(3, 9, (LaneCheckpoint(b"w", 4, 3), LaneCheckpoint(None, None, None))),
         Checkpoint(2**53, 2**53, tuple(LaneCheckpoint(b"w%d" % n, n, None) for n in range(20))),
         Checkpoint(1, 5, (LaneCheckpoint(b"", 2, 1), LaneCheckpoint("é".encode(), 0, 4))),
+        Checkpoint(9, 9, (LaneCheckpoint(b"\xff", 2, None),), basin="my-basin", stream="chat/42"),
     )
 ]
 
