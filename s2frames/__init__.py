@@ -40,6 +40,7 @@ from s2frames.errors import (
     ServiceError,
     TransportError,
     WriterConflict,
+    WriterExhausted,
     WriterNotFound,
 )
 from s2frames.events import (
@@ -207,6 +208,7 @@ __all__ = [
     "TimestampingMode",
     "TransportError",
     "WriterConflict",
+    "WriterExhausted",
     "WriterForgotten",
     "WriterNotFound",
     "WriterState",

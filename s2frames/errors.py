@@ -17,6 +17,7 @@ The type says who is at fault::
     │   └── RangeNotSatisfiable     416: the read starts beyond the tail
     ├── FrameLost                   messages of the stream cannot be delivered
     ├── WriterConflict              two writers use one writer id
+    ├── WriterExhausted             a writer has no dedupe sequence left
     ├── WriterNotFound              the records of a writer were not found
     └── ScanLimitExceeded           the last messages were not found within `max_scan_bytes`
 """
@@ -48,6 +49,7 @@ __all__ = [
     "ServiceError",
     "TransportError",
     "WriterConflict",
+    "WriterExhausted",
     "WriterNotFound",
 ]
 
@@ -214,6 +216,10 @@ class FrameLost(S2FramesError):
 
 class WriterConflict(S2FramesError):
     """The stream holds other bytes under this writer's id and sequence: two share the id."""
+
+
+class WriterExhausted(S2FramesError):
+    """A writer has used its last dedupe sequence: another writer id is needed to go on."""
 
 
 class WriterNotFound(S2FramesError):

@@ -213,13 +213,18 @@ class Stream:
         """The fencing token of the stream, "" if it has none. Appends nothing."""
         return self._client.run(probe_fencing_token(self._target, _random))
 
-    def recover_writer(self, writer_id: str, *, search_from: int = 0) -> WriterState:
+    def recover_writer(
+        self, writer_id: str, *, search_from: int = 0, may_be_new: bool = False
+    ) -> WriterState:
         """Where an exclusive writer that is gone left off: `append_session(resume=...)` takes it.
 
         What it had on its way is kept from landing afterwards. Its records are looked for from
-        sequence number `search_from` on; `WriterNotFound` is raised where there may be some before.
+        sequence number `search_from` on; `WriterNotFound` is raised where there may be some before,
+        or were before the stream was trimmed. With `may_be_new` a writer of which no record is
+        found is taken for a new one also there.
         """
-        return self._client.run(recover_writer(self._target, writer_id, search_from))
+        plan = recover_writer(self._target, writer_id, search_from, may_be_new=may_be_new)
+        return self._client.run(plan)
 
     @overload
     def append_session(

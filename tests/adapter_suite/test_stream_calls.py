@@ -125,8 +125,22 @@ async def test_a_writer_that_never_wrote(s2: World) -> None:
     state = await s2.stream.recover_writer("newcomer")
     assert (state.next_dedupe_seq, state.match_seq_num) == (0, 1)
     assert await append(s2, b"a", resume=state) == "newcomer"
-    with pytest.raises(WriterNotFound, match="'stranger'"):
+    with pytest.raises(WriterNotFound, match=r"'stranger' .* pass may_be_new=True"):
         await s2.stream.recover_writer("stranger", search_from=2)
+
+
+async def test_a_writer_that_begins_on_a_trimmed_stream(s2: World) -> None:
+    await append(s2, b"a", b"b")
+    await s2.stream.trim(1)
+    with pytest.raises(WriterNotFound, match=r"'newcomer' .* pass may_be_new=True"):
+        await s2.stream.recover_writer("newcomer")
+    state = await s2.stream.recover_writer("newcomer", may_be_new=True)
+    assert (state.next_dedupe_seq, state.match_seq_num) == (5, 5)
+    assert await append(s2, b"c", resume=state) == "newcomer"
+    # From then on it is found.
+    state = await s2.stream.recover_writer("newcomer")
+    assert (state.next_dedupe_seq, state.match_seq_num) == (6, 7)
+    assert await read_all(s2) == [b"b", b"c"]
 
 
 # Bad input
@@ -145,6 +159,7 @@ async def test_bad_input_appends_nothing(s2: World) -> None:
         lambda: stream.trim("1"),
         lambda: stream.recover_writer(""),
         lambda: stream.recover_writer("a", search_from=-1),
+        lambda: stream.recover_writer("a", may_be_new=1),
     ]
     for work in works:
         with pytest.raises(LocalProtocolError):

@@ -28,6 +28,7 @@ from s2frames.errors import (
     ServiceError,
     TransportError,
     WriterConflict,
+    WriterExhausted,
     WriterNotFound,
 )
 from s2frames.events import DropReason, FrameDropped, GapDetected
@@ -174,6 +175,7 @@ def examples() -> list[S2FramesError]:
         CertificateError,
         AppendConditionFailed,
         WriterConflict,
+        WriterExhausted,
         WriterNotFound,
     ]
     return [
