@@ -9,6 +9,10 @@ plan is plain code without I/O::
         return tail.seq_num
 
 An operation asks of an adapter what a session does; see `session`.
+
+A plan is carried on exactly or not at all. What interrupts an operation while the plan's own code
+runs, or before what came of it is noted, ends it: nobody knows how far that code came. A request
+that is cut off is made again, unless it may have had an effect that it must not have twice.
 """
 
 from __future__ import annotations
@@ -31,7 +35,14 @@ from s2frames.errors import (
 )
 from s2frames.records import SequencedRecord
 from s2frames.rest import MAX_ANSWER_BYTES, Call
-from s2frames.retry import Retry, RetryBudget, is_definite, is_effect_free, is_retryable
+from s2frames.retry import (
+    Retry,
+    RetryBudget,
+    is_definite,
+    is_effect_free,
+    is_half_told,
+    is_retryable,
+)
 from s2frames.session import (
     Action,
     Answer,
@@ -130,8 +141,12 @@ class OperationInput(enum.Enum):
     RETRY = enum.auto()
     #: It is time for another attempt.
     TIME = enum.auto()
+    #: The attempt was cut off, by nobody's fault; the step begins anew.
+    INTERRUPTED = enum.auto()
     #: The plan has no more steps.
     FINISHED = enum.auto()
+    #: Nobody wants it any more, or nobody knows where the plan is.
+    GIVEN_UP = enum.auto()
 
 
 _S, _I = OperationState, OperationInput
@@ -140,12 +155,18 @@ TRANSITIONS: Mapping[tuple[OperationState, OperationInput], OperationState] = {
     (_S.IDLE, _I.OPEN): _S.OPENING,
     (_S.IDLE, _I.DONE): _S.IDLE,
     (_S.IDLE, _I.FINISHED): _S.OVER,
+    (_S.IDLE, _I.GIVEN_UP): _S.OVER,
     (_S.OPENING, _I.ANSWER): _S.RECEIVING,
     (_S.OPENING, _I.DONE): _S.IDLE,
     (_S.OPENING, _I.RETRY): _S.WAITING,
+    (_S.OPENING, _I.INTERRUPTED): _S.IDLE,
+    (_S.OPENING, _I.GIVEN_UP): _S.OVER,
     (_S.RECEIVING, _I.DONE): _S.IDLE,
     (_S.RECEIVING, _I.RETRY): _S.WAITING,
+    (_S.RECEIVING, _I.INTERRUPTED): _S.IDLE,
+    (_S.RECEIVING, _I.GIVEN_UP): _S.OVER,
     (_S.WAITING, _I.TIME): _S.IDLE,
+    (_S.WAITING, _I.GIVEN_UP): _S.OVER,
 }
 
 _OPEN = (OperationState.OPENING, OperationState.RECEIVING)
@@ -162,6 +183,13 @@ class _Attempt:
     response: Response = field(factory=lambda: Response(SESSION_CONTENT_TYPE))
     #: The last record of the answer.
     last_seq_num: int = -1
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the head of the answer says that it is an error."""
+        if isinstance(self.step, _ReadRange):
+            return self.response.kind is Answer.ERROR
+        return self.status != 0 and not 200 <= self.status <= 299
 
 
 class Operation(Generic[_T]):
@@ -198,6 +226,10 @@ class Operation(Generic[_T]):
         # The next record to read in the step, and whether an attempt at it may have had an effect.
         self._position = 0
         self._is_in_doubt = False
+        # Whether a step before it may have had one.
+        self._has_acted = False
+        # From when the plan's code runs until what came of it is noted.
+        self._is_in_plan = False
         self._deadline: float | None = None
         self._result: _T | None = None
         self._error: S2FramesError | None = None
@@ -245,10 +277,10 @@ class Operation(Generic[_T]):
         if self._deadline is None or now < self._deadline:
             return
         if self._state is OperationState.WAITING:
-            self._deadline = None
             self._move(OperationInput.TIME)
+            self._deadline = None
         else:
-            self._fail_attempt(TransportError("the service did not answer in time"), now)
+            self._lose_answer(TransportError("the service did not answer in time"), now)
 
     def start_waiting(self, now: float) -> None:
         """The adapter waits for bytes from now on."""
@@ -272,10 +304,12 @@ class Operation(Generic[_T]):
         self._deadline = now + self._settings.connect_timeout + self._settings.request_timeout
 
     def abort(self) -> list[Action]:
-        """Give up: what is still to be done, which is to close the request that is open."""
-        if self._state in _OPEN:
-            self._close_attempt()
-        self._plan.close()
+        """Be over: what is still to be done, which is to close the request that is open.
+
+        The result is an error that says so, unless there was one before. Idempotent.
+        """
+        if not self.is_over:
+            self._give_up(LocalProtocolError("the operation was aborted"))
         actions, self._actions = self._actions, []
         return actions
 
@@ -314,21 +348,59 @@ class Operation(Generic[_T]):
         attempt = self._current(request_id)
         if attempt is None:
             return
-        step = attempt.step
         if self._state is OperationState.OPENING:
             self._fail_attempt(TransportError("the connection ended without an answer"), now)
-        elif isinstance(step, _Ask):
-            self._guard(lambda: self._finish_call(step, attempt), now)
         else:
-            self._guard(lambda: self._finish_read(attempt), now)
+            self._guard(lambda: self._finish_answer(attempt), now)
 
     def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
-        """The request came to nothing: `error` says why."""
+        """The request came to nothing: `error` says why.
+
+        The status of an error stands, however much of its body came.
+        """
         if self._current(request_id) is not None:
-            self._fail_attempt(error, now)
+            self._lose_answer(error, now)
+
+    def interrupted(self, now: float) -> None:
+        """What was under way was cut off: inside the operation, or while its wishes were done.
+
+        Nothing of it is the service's fault. The request that is open is closed, and its step
+        begins anew, at once and as if never tried; of a range it is the rest. The operation is over
+        instead, with a `LocalProtocolError`, where the plan's own code was cut off, and where doing
+        the call twice would be more than doing it once.
+        """
+        if self.is_over:
+            return
+        if self._is_in_plan or (self._is_open and self._effect is Effect.ONCE):
+            self._give_up(LocalProtocolError("the operation was interrupted"))
+        else:
+            self._begin_anew()
+        # The wish to close it may have been lost with the call that was cut off.
+        closing = CloseRequest(self._request_id)
+        if self._request_id and closing not in self._actions:
+            self._actions.append(closing)
+
+    def _begin_anew(self) -> None:
+        """Let the step begin again, if it has; a delay before it stays."""
+        self._withdraw()
+        if self._is_open:
+            self._is_in_doubt = True
+            self._close_attempt()
+            self._move(OperationInput.INTERRUPTED)
+        elif self._state is OperationState.IDLE:
+            self._deadline = None
+
+    @property
+    def _is_open(self) -> bool:
+        return self._state in _OPEN
+
+    @property
+    def _effect(self) -> Effect:
+        """What doing the step under way twice amounts to."""
+        return self._step.effect if isinstance(self._step, _Ask) else Effect.NONE
 
     def _current(self, request_id: int) -> _Attempt | None:
-        is_current = request_id == self._request_id and self._state in _OPEN
+        is_current = request_id == self._request_id and self._is_open
         return self._attempt if is_current else None
 
     def _guard(self, step: Callable[[], None], now: float) -> None:
@@ -342,6 +414,12 @@ class Operation(Generic[_T]):
         attempt.status, attempt.headers = status, headers
         if isinstance(attempt.step, _ReadRange):
             attempt.response.receive_head(status, headers)
+
+    def _finish_answer(self, attempt: _Attempt) -> None:
+        if isinstance(attempt.step, _Ask):
+            self._finish_call(attempt.step, attempt)
+        else:
+            self._finish_read(attempt)
 
     def _finish_call(self, step: _Ask, attempt: _Attempt) -> None:
         answer = step.call.parse(attempt.status, attempt.headers, bytes(attempt.body))
@@ -357,12 +435,14 @@ class Operation(Generic[_T]):
             wanted = [r for r in records if self._position <= r.seq_num < step.end]
             self._budget.note_progress()
             goes_on = attempt.last_seq_num + 1 < step.end
+            self._is_in_plan = True
             if wanted:
                 self._position = wanted[-1].seq_num + 1
                 goes_on = step.take(wanted) and goes_on
             if not goes_on:
                 self._finish_step(self._position)
                 return
+            self._is_in_plan = False
 
     def _finish_read(self, attempt: _Attempt) -> None:
         try:
@@ -377,24 +457,48 @@ class Operation(Generic[_T]):
 
     def _finish_step(self, result: object) -> None:
         """The step gave `result`: go on with the next one."""
+        self._is_in_plan = True
+        self._has_acted = self._has_acted or self._effect is not Effect.NONE
         if self._state is not OperationState.IDLE:
             self._budget.note_progress()
         self._close_attempt()
         self._move(OperationInput.DONE)
         self._resume_plan(lambda: self._plan.send(result))
 
-    def _fail_attempt(self, error: S2FramesError, now: float) -> None:
-        """The attempt ended in `error`: try again, or tell the plan."""
+    def _lose_answer(self, error: S2FramesError, now: float) -> None:
+        """The rest of the answer will not come, because of `error`."""
+        attempt = self._attempt
+        if attempt is None or not attempt.is_refused:
+            self._fail_attempt(error, now)
+            return
+        try:
+            self._finish_answer(attempt)
+        except S2FramesError as refusal:
+            refusal.__cause__ = error
+            self._fail_attempt(refusal, now, is_cut=True)
+
+    def _fail_attempt(self, error: S2FramesError, now: float, *, is_cut: bool = False) -> None:
+        """The attempt ended in `error`, of which something may be missing: try again, or tell."""
         error.attempts = self._budget.attempts
-        delay = self._budget.next_delay(error, now) if self._may_repeat(error) else None
+        is_half = is_cut and isinstance(error, ServiceError) and is_half_told(error)
+        may_repeat = is_half or self._may_repeat(error)
+        delay = self._budget.next_delay(error, now) if may_repeat else None
         self._is_in_doubt = self._is_in_doubt or not is_definite(error)
         self._close_attempt()
-        if delay is not None:
-            self._move(OperationInput.RETRY)
-            self._deadline = now + delay
-            self._events.append(Retrying(error, error.attempts, delay))
+        if delay is None:
+            self._fail_step(error)
             return
-        if isinstance(self._step, _Ask) and self._step.effect is not Effect.NONE:
+        self._is_in_plan = False
+        self._events.append(Retrying(error, error.attempts, delay))
+        # Nobody waits without a deadline, wherever this is cut off.
+        self._deadline = now + delay
+        self._move(OperationInput.RETRY)
+
+    def _fail_step(self, error: S2FramesError) -> None:
+        """The step ended in `error`: tell the plan."""
+        self._is_in_plan = True
+        if self._effect is not Effect.NONE:
+            self._has_acted = self._has_acted or self._is_in_doubt
             error.outcome = Outcome.UNKNOWN if self._is_in_doubt else Outcome.NOT_APPLIED
         if isinstance(error, ServiceError):
             # It was answered: a plan that goes on begins to count anew.
@@ -402,17 +506,36 @@ class Operation(Generic[_T]):
         self._move(OperationInput.DONE)
         self._resume_plan(lambda: self._plan.throw(error))
 
+    def _give_up(self, error: LocalProtocolError) -> None:
+        """The operation ends here, wherever the plan is."""
+        is_effect_under_way = self._is_open or self._is_in_plan or self._is_in_doubt
+        has_effect = self._effect is not Effect.NONE
+        if self._has_acted or (has_effect and is_effect_under_way):
+            error.outcome = Outcome.UNKNOWN
+        elif has_effect:
+            error.outcome = Outcome.NOT_APPLIED
+        self._withdraw()
+        self._close_attempt()
+        self._error = error
+        self._move(OperationInput.GIVEN_UP)
+        self._plan.close()
+
+    def _withdraw(self) -> None:
+        """Open nothing that was not opened yet; what was may still have to be closed."""
+        self._actions = [a for a in self._actions if isinstance(a, CloseRequest)]
+
     def _may_repeat(self, error: S2FramesError) -> bool:
-        is_once = isinstance(self._step, _Ask) and self._step.effect is Effect.ONCE
+        is_once = self._effect is Effect.ONCE
         return is_retryable(error) and (is_effect_free(error) or not is_once)
 
     def _close_attempt(self) -> None:
-        if self._state in _OPEN:
+        if self._is_open:
             self._actions.append(CloseRequest(self._request_id))
         self._attempt = None
         self._deadline = None
 
     def _resume_plan(self, resume: Callable[[], Step]) -> None:
+        self._is_in_plan = True
         self._is_in_doubt = False
         try:
             self._step = resume()
@@ -425,6 +548,7 @@ class Operation(Generic[_T]):
         else:
             if isinstance(self._step, _ReadRange):
                 self._position = self._step.start
+        self._is_in_plan = False
 
     def _move(self, happened: OperationInput) -> None:
         self._state = transition(TRANSITIONS, self._state, happened)

@@ -20,7 +20,15 @@ from s2frames.errors import (
     TransportError,
 )
 
-__all__ = ["Retry", "RetryBudget", "backoff", "is_definite", "is_effect_free", "is_retryable"]
+__all__ = [
+    "Retry",
+    "RetryBudget",
+    "backoff",
+    "is_definite",
+    "is_effect_free",
+    "is_half_told",
+    "is_retryable",
+]
 
 # The codes that S2 sends with each status that may pass. Other codes with these statuses, and
 # these codes with another status, do not. The first two are not among the server's own: but what
@@ -70,6 +78,10 @@ _PASSING_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
 _EFFECT_FREE_CODES = frozenset(
     ("transaction_conflict", "rate_limited", "hot_server", "server_draining")
 )
+
+# Of these statuses only the body says what they mean: whether they may pass (400, 409), and what
+# did not hold (412, 416).
+_STATUSES_TOLD_IN_BODY = frozenset((400, 409, 412, 416))
 
 # At most so often, in seconds, is the service's wish for another connection free of charge.
 _FREE_RECONNECT_INTERVAL = 60.0
@@ -138,6 +150,15 @@ def is_definite(error: S2FramesError) -> bool:
         and 400 <= error.status < 500
         and error.status not in (408, 499)
     )
+
+
+def is_half_told(error: ServiceError) -> bool:
+    """Whether `error`, from an answer whose body broke off, lacks what it may have meant.
+
+    Nothing was done, so that another attempt is safe, and may be told the rest.
+    """
+    has_words = error.code is not None or type(error) is not ServiceError
+    return not has_words and error.status in _STATUSES_TOLD_IN_BODY
 
 
 def backoff(failures: int, retry: Retry, random: Callable[[], float]) -> float:

@@ -110,7 +110,7 @@ def _answer(
     number, now = action.request_id, host.now
     status, headers, body = fault.status or 0, fault.headers, fault.body
     if fault.is_sent:
-        status, headers, body = _serve(host, action.request)
+        status, headers, body = serve(host, action.request)
     if fault.keep is not None:
         body = body[: max(fault.keep, 0)]
     if fault.keep != -1:
@@ -123,7 +123,8 @@ def _answer(
         operation.receive_eof(number, now)
 
 
-def _serve(host: Host, request: Request) -> tuple[int, Mapping[str, str], bytes]:
+def serve(host: Host, request: Request) -> tuple[int, Mapping[str, str], bytes]:
+    """What the service answers: status, headers and body."""
     url = urlsplit(request.url)
     target = f"{url.path}?{url.query}" if url.query else url.path
     exchange = host.service.open(request.method, target, dict(request.headers), host.now)

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count, product
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedded.host import Host, make_host
-from frames import place
-from run_operation import SETTINGS, TARGET, Fault, answered, lost, refused, run
+from frames import frame, place
+from interruption import Interruption, Lines, sampled
+from run_operation import SETTINGS, TARGET, Fault, answered, lost, refused, run, serve
+from s2frames import commands as commands_module
+from s2frames import last as last_module
+from s2frames import operation as operation_module
+from s2frames import recover as recover_module
+from s2frames.commands import fence_stream, probe_fencing_token
 from s2frames.errors import (
     CertificateError,
     ConnectError,
@@ -21,10 +29,12 @@ from s2frames.errors import (
     RangeNotSatisfiable,
     RemoteProtocolError,
     S2FramesError,
+    SeqNumMismatch,
     ServiceError,
     TransportError,
 )
 from s2frames.http import Request
+from s2frames.last import find_last
 from s2frames.operation import (
     TRANSITIONS,
     Effect,
@@ -35,7 +45,9 @@ from s2frames.operation import (
     ask,
     read_range,
 )
-from s2frames.records import Record, SequencedRecord, StreamPosition
+from s2frames.reader import FrameReader
+from s2frames.records import Record, SequencedRecord, StreamPosition, fence
+from s2frames.recover import recover_writer
 from s2frames.rest import MAX_ANSWER_BYTES, Call, check_tail
 from s2frames.retry import Retry
 from s2frames.s2s import encode_message, encode_terminal
@@ -48,6 +60,8 @@ from s2frames.session import (
 )
 from s2frames.settings import LIVENESS_TIMEOUT, Settings
 from s2frames.wire import ReadBatch, encode_read_batch
+
+T = TypeVar("T")
 
 _S, _I = OperationState, OperationInput
 
@@ -217,6 +231,8 @@ INPUTS: dict[str, Do] = {
     "late": lambda o, _n: o.handle_timeout(1000.0),
     "waiting": lambda o, _n: o.start_waiting(1.0),
     "send": lambda o, _n: o.data_to_send(1.0),
+    "interrupted": lambda o, _n: o.interrupted(1.0),
+    "abort": lambda o, _n: o.abort(),
 }
 
 # What an input leads to; where it does not stand, nothing happens.
@@ -234,6 +250,9 @@ AFTER: dict[tuple[OperationState, str], OperationState] = {
     (_S.RECEIVING, "refusal"): _S.OVER,
     (_S.RECEIVING, "late"): _S.WAITING,
     (_S.WAITING, "late"): _S.IDLE,
+    (_S.OPENING, "interrupted"): _S.IDLE,
+    (_S.RECEIVING, "interrupted"): _S.IDLE,
+    **{(state, "abort"): _S.OVER for state in _S},
 }
 
 
@@ -306,6 +325,380 @@ def test_one_request_is_open_at_a_time() -> None:
     assert operation.data_to_send(5.0) == [CloseRequest(1)]
     operation.handle_timeout(5.1)
     assert operation.data_to_send(5.1) == [OpenRequest(2, ECHO.request), EndData(2)]
+
+
+# Giving up
+
+
+@pytest.mark.parametrize("state", list(_S))
+def test_an_aborted_operation_is_over_for_good(state: OperationState) -> None:
+    operation = in_state(state)
+    operation.data_to_send(0.05) if state in (_S.WAITING, _S.OVER) else None
+    is_open = state in (_S.OPENING, _S.RECEIVING)
+    assert operation.abort() == ([CloseRequest(1)] if is_open else [])
+    assert operation.is_over
+    for now in (0.05, 1000.0):
+        assert operation.next_timeout() is None
+        operation.handle_timeout(now)
+        assert operation.data_to_send(now) == []
+    for do in INPUTS.values():
+        do(operation, 1)
+    assert operation.abort() == []
+    error = error_of(operation)
+    if state is _S.OVER:
+        assert isinstance(error, CertificateError)
+    else:
+        assert isinstance(error, LocalProtocolError)
+        assert str(error) == "the operation was aborted"
+    assert error.outcome is None
+
+
+def test_what_was_to_be_closed_is_closed_by_an_abort() -> None:
+    operation = in_state(_S.WAITING)
+    assert operation.abort() == [CloseRequest(1)]
+    assert operation.data_to_send(1.0) == []
+
+
+def test_an_aborted_plan_is_closed() -> None:
+    told: list[str] = []
+
+    def plan() -> Plan[bytes]:
+        try:
+            return (yield from ask(ECHO))
+        finally:
+            told.append("closed")
+
+    started(plan()).abort()
+    assert told == ["closed"]
+
+
+def test_an_operation_that_is_over_keeps_its_result() -> None:
+    operation = started(ask(ECHO))
+    operation.receive_response(1, 200, {}, 0.0)
+    operation.receive_data(1, b"x", 0.0)
+    operation.receive_eof(1, 0.0)
+    operation.interrupted(0.0)
+    assert operation.abort() == [CloseRequest(1)]
+    assert operation.result() == b"x"
+
+
+def acted(effect: Effect, until: str) -> Operation[Any]:
+    """An operation whose call has an effect, as far as `until` says."""
+    operation = operation_of(ask(ECHO, effect))
+    if until == "not begun":
+        return operation
+    operation.data_to_send(0.0)
+    if until in ("refused", "tried again"):
+        operation.connection_lost(1, ConnectError("refused"), 0.0)
+    elif until == "lost":
+        operation.connection_lost(1, TransportError("lost"), 0.0)
+    elif until == "answered":
+        operation.receive_response(1, 200, {}, 0.0)
+    if until == "tried again":
+        operation.handle_timeout(1.0)
+    return operation
+
+
+@pytest.mark.parametrize(
+    ("effect", "until", "outcome"),
+    [
+        (Effect.NONE, "asked", None),
+        (Effect.NONE, "lost", None),
+        (Effect.IDEMPOTENT, "not begun", None),
+        (Effect.IDEMPOTENT, "asked", Outcome.UNKNOWN),
+        (Effect.IDEMPOTENT, "answered", Outcome.UNKNOWN),
+        (Effect.IDEMPOTENT, "refused", Outcome.NOT_APPLIED),
+        (Effect.IDEMPOTENT, "tried again", Outcome.NOT_APPLIED),
+        (Effect.IDEMPOTENT, "lost", Outcome.UNKNOWN),
+        (Effect.ONCE, "asked", Outcome.UNKNOWN),
+        (Effect.ONCE, "answered", Outcome.UNKNOWN),
+        (Effect.ONCE, "refused", Outcome.NOT_APPLIED),
+        (Effect.ONCE, "tried again", Outcome.NOT_APPLIED),
+    ],
+)
+def test_what_an_abort_says_of_the_effect(
+    effect: Effect, until: str, outcome: Outcome | None
+) -> None:
+    operation = acted(effect, until)
+    operation.abort()
+    assert error_of(operation).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("first", "outcome"),
+    [
+        (answered(200), Outcome.UNKNOWN),
+        (answered(403, b"no"), Outcome.NOT_APPLIED),
+    ],
+)
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_an_abort_remembers_what_earlier_steps_did(
+    first: Fault, outcome: Outcome, is_lost: bool
+) -> None:
+    def plan() -> Plan[None]:
+        with suppress(ServiceError):
+            yield from ask(ECHO, Effect.IDEMPOTENT)
+        yield from ask(ECHO, Effect.IDEMPOTENT)
+
+    operation = started(plan())
+    if is_lost:
+        operation.connection_lost(1, TransportError("lost"), 0.0)
+        operation.handle_timeout(1.0)
+        operation.data_to_send(1.0)
+    number = 2 if is_lost else 1
+    operation.receive_response(number, first.status or 0, {}, 1.0)
+    operation.receive_eof(number, 1.0)
+    operation.abort()
+    assert error_of(operation).outcome is (Outcome.UNKNOWN if is_lost else outcome)
+
+
+# What interrupts
+
+
+def test_a_call_that_is_cut_off_is_made_again_at_once() -> None:
+    for effect in (Effect.NONE, Effect.IDEMPOTENT):
+        operation = started(ask(ECHO, effect), retry=Retry(max_attempts=1))
+        operation.receive_response(1, 200, {}, 0.5)
+        operation.receive_data(1, b"half of", 0.5)
+        operation.interrupted(1.0)
+        assert operation.next_timeout() is None
+        again = [CloseRequest(1), OpenRequest(2, ECHO.request), EndData(2)]
+        assert operation.data_to_send(1.0) == again
+        assert operation.next_timeout() == 1.0 + DEADLINE
+        assert operation.events_received() == []
+        operation.receive_response(2, 200, {}, 1.0)
+        operation.receive_data(2, b"whole", 1.0)
+        operation.receive_eof(2, 1.0)
+        assert operation.result() == b"whole"
+
+
+def test_a_range_that_is_cut_off_goes_on_behind_what_was_taken() -> None:
+    taken = Taken()
+    operation = started(reading(0, 5, taken))
+    operation.receive_response(1, 200, SESSION, 0.0)
+    operation.receive_data(1, batch(place([Record()] * 2)), 0.0)
+    operation.receive_data(1, batch(place([Record()] * 3, 2))[:-1], 0.0)
+    operation.interrupted(1.0)
+    close, opening, _ = operation.data_to_send(1.0)
+    assert close == CloseRequest(1)
+    assert isinstance(opening, OpenRequest)
+    assert opening.request.url.endswith("?seq_num=2&count=3")
+    operation.receive_response(2, 200, SESSION, 1.0)
+    operation.receive_data(2, batch(place([Record()] * 3, 2)), 1.0)
+    assert operation.result() == 5
+    assert taken.seq_nums == [0, 1, 2, 3, 4]
+
+
+def test_a_call_that_must_not_be_made_twice_is_not_made_again() -> None:
+    operation = started(ask(ECHO, Effect.ONCE))
+    operation.interrupted(1.0)
+    error = error_of(operation)
+    assert isinstance(error, LocalProtocolError)
+    assert str(error) == "the operation was interrupted"
+    assert error.outcome is Outcome.UNKNOWN
+    assert operation.data_to_send(1.0) == [CloseRequest(1)]
+    assert operation.next_timeout() is None
+
+
+def test_a_delay_that_is_cut_off_lasts_as_long_as_before() -> None:
+    for effect in Effect:
+        operation = acted(effect, "refused")
+        operation.interrupted(0.05)
+        assert operation.state is _S.WAITING
+        assert operation.next_timeout() == 0.1
+        assert operation.data_to_send(0.05) == [CloseRequest(1)]
+        operation.handle_timeout(0.1)
+        assert operation.data_to_send(0.1)[0] == OpenRequest(2, ECHO.request)
+
+
+def test_an_effect_that_was_cut_off_is_in_doubt() -> None:
+    operation = started(ask(ECHO, Effect.IDEMPOTENT))
+    operation.interrupted(0.0)
+    operation.data_to_send(0.0)
+    operation.receive_response(2, 403, {}, 0.0)
+    operation.receive_eof(2, 0.0)
+    assert error_of(operation).outcome is Outcome.UNKNOWN
+
+
+def test_a_plan_whose_own_code_is_cut_off_is_over() -> None:
+    def take(_records: Sequence[SequencedRecord]) -> bool:
+        raise KeyboardInterrupt
+
+    operation = started(read_range(TARGET, 0, 5, take))
+    operation.receive_response(1, 200, SESSION, 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        operation.receive_data(1, batch(place([Record()])), 0.0)
+    operation.interrupted(0.0)
+    error = error_of(operation)
+    assert str(error) == "the operation was interrupted"
+    assert error.outcome is None
+    assert operation.data_to_send(0.0) == [CloseRequest(1)]
+
+
+# What is cut off in other modules is cut off in the line here that called it.
+TRACED = [
+    module.__file__ or ""
+    for module in (operation_module, recover_module, last_module, commands_module)
+]
+
+
+@define
+class Adapter:
+    """Drives an operation, and can take it up again wherever it was cut off."""
+
+    operation: Operation[Any]
+    host: Host
+    faults: list[Fault]
+    retries: list[Retrying] = field(factory=list)
+    #: Closed by the operation alone.
+    open: OpenRequest | None = None
+    _coming: list[Do] = field(factory=list)
+
+    def drive(self) -> None:
+        operation, host = self.operation, self.host
+        while not operation.is_over:
+            for action in operation.data_to_send(host.now):
+                if isinstance(action, OpenRequest):
+                    assert self.open is None, "two requests are open at once"
+                    self.open, self._coming = action, untraced(partial(self._answer, action))
+                elif self.open is not None and action == CloseRequest(self.open.request_id):
+                    self.open = None
+            self.retries += operation.events_received()
+            if self.open is not None:
+                self._coming.pop(0)(operation, self.open.request_id)
+            elif (deadline := operation.next_timeout()) is not None:
+                host.now = max(host.now, deadline)
+                operation.handle_timeout(host.now)
+            else:
+                assert operation.state in (_S.IDLE, _S.OVER), "nobody waits for anything"
+
+    def _answer(self, action: OpenRequest) -> list[Do]:
+        """What comes of a request, one after the other."""
+        fault = self.faults.pop(0) if self.faults else Fault()
+        status, headers, body = fault.status or 0, fault.headers, fault.body
+        if fault.is_sent:
+            status, headers, body = serve(self.host, action.request)
+        if fault.keep is not None:
+            body = body[: max(fault.keep, 0)]
+        now, error = self.host.now, fault.error
+        coming: list[Do] = []
+        if fault.keep != -1:
+            coming.append(lambda o, n: o.receive_response(n, status, headers, now))
+        pieces = [body[at : at + 900] for at in range(0, len(body), 900)]
+        coming += [partial(_receive_data, piece, now) for piece in pieces]
+        if error is None:
+            return [*coming, lambda o, n: o.receive_eof(n, now)]
+        return [*coming, lambda o, n: o.connection_lost(n, error, now)]
+
+
+def _receive_data(data: bytes, now: float, operation: Operation[Any], number: int) -> None:
+    operation.receive_data(number, data, now)
+
+
+def untraced(work: Callable[[], T]) -> T:
+    """What a service does is no line of ours."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return work()
+    finally:
+        sys.settrace(tracer)
+
+
+def tell(seen: list[int], records: Sequence[SequencedRecord]) -> bool:
+    seen.extend(record.seq_num for record in records)
+    return len(seen) < 30
+
+
+def adapter_for(name: str, faults: Sequence[Fault], seen: list[int]) -> Adapter:
+    host = make_host()
+    for seq in range(0, 40, 4):
+        host.append_ok(*frame([b"x" * 9] * 4, seq=seq, writer="w"))
+    plans: dict[str, Callable[[], Plan[Any]]] = {
+        "range": lambda: read_range(TARGET, 3, 40, lambda records: tell(seen, records)),
+        "recover": lambda: recover_writer(TARGET, "w"),
+        "last": lambda: find_last(TARGET, 9, 1 << 20, lambda start: FrameReader(start=start)),
+        "fence": lambda: fence_stream(TARGET, "t"),
+        "conditioned fence": lambda: fence_stream(TARGET, "t", expect=""),
+        "token": lambda: probe_fencing_token(TARGET, lambda: 0.5),
+    }
+    return Adapter(operation_of(plans[name]()), host, list(faults))
+
+
+def outcome_of(operation: Operation[Any]) -> tuple[Any, S2FramesError | None]:
+    """The result, or the error instead."""
+    try:
+        return operation.result(), None
+    except S2FramesError as error:
+        return None, error
+
+
+def num_fences(host: Host) -> int:
+    found: list[SequencedRecord] = []
+
+    def take(records: Sequence[SequencedRecord]) -> bool:
+        found.extend(records)
+        return True
+
+    run(read_range(TARGET, 40, 1 << 63, take), host)
+    return sum(record.headers == fence("t").headers for record in found)
+
+
+@pytest.mark.parametrize("name", ["range", "recover", "last", "token"])
+@pytest.mark.parametrize(
+    "faults", [[], [lost(), lost(200)], [answered(503, UNAVAILABLE)]], ids=["", "lost", "busy"]
+)
+def test_interrupted_at_any_line(name: str, faults: Sequence[Fault]) -> None:
+    seen: list[int] = []
+    whole = adapter_for(name, faults, seen)
+    with Lines(TRACED) as lines:
+        whole.drive()
+    expected, expected_seen = whole.operation.result(), list(seen)
+    num_over = 0
+    for k in sampled(lines.places, repeats=2):
+        seen.clear()
+        adapter = adapter_for(name, faults, seen)
+        with Interruption(k, TRACED) as interruption:
+            adapter.drive()
+        assert interruption.where is not None
+        adapter.operation.interrupted(adapter.host.now)
+        adapter.drive()
+        # What was cut off was no attempt that failed.
+        assert all(isinstance(r.error, (TransportError, ServiceError)) for r in adapter.retries)
+        assert len(adapter.retries) <= len(whole.retries), interruption.where
+        result, error = outcome_of(adapter.operation)
+        if error is not None:
+            assert isinstance(error, LocalProtocolError), interruption.where
+            assert str(error) == "the operation was interrupted", interruption.where
+            num_over += 1
+            continue
+        if name == "recover":
+            # Each barrier, if there were two, takes a place.
+            result = evolve(result, match_seq_num=expected.match_seq_num)
+        assert result == expected, interruption.where
+        assert seen == expected_seen, interruption.where
+    assert num_over > 0
+
+
+@pytest.mark.parametrize("name", ["fence", "conditioned fence"])
+@pytest.mark.parametrize("faults", [[], [refused()], [answered(403, b"no")]])
+def test_an_effect_interrupted_at_any_line(name: str, faults: Sequence[Fault]) -> None:
+    whole = adapter_for(name, faults, [])
+    with Lines(TRACED) as lines:
+        whole.drive()
+    for k in sampled(lines.places, repeats=2):
+        adapter = adapter_for(name, faults, [])
+        with Interruption(k, TRACED) as interruption:
+            adapter.drive()
+        adapter.operation.interrupted(adapter.host.now)
+        adapter.drive()
+        fences = num_fences(adapter.host)
+        assert name != "fence" or fences <= 1, interruption.where
+        _, error = outcome_of(adapter.operation)
+        if error is None:
+            assert fences == 1, interruption.where
+        elif error.outcome is not Outcome.UNKNOWN:
+            assert fences == 0, interruption.where
 
 
 # Deadlines
@@ -508,6 +901,119 @@ def test_events_tell_of_each_retry() -> None:
     operation = started(ask(ECHO))
     operation.connection_lost(1, error, 1.0)
     assert operation.events_received() == [Retrying(error, 1, 0.1)]
+
+
+# Errors whose body does not come to its end
+
+PLANS: list[Callable[[], Plan[Any]]] = [lambda: ask(ECHO), lambda: reading(0, 5)]
+
+
+def cut(operation: Operation[Any], how: str) -> None:
+    """The rest of the answer to request 1 does not come."""
+    if how == "stalls":
+        operation.handle_timeout(operation.next_timeout() or 0.0)
+    else:
+        operation.connection_lost(1, TransportError("the connection broke"), 1.0)
+
+
+@pytest.mark.parametrize("how", ["stalls", "breaks"])
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 413, 501])
+@pytest.mark.parametrize("body", [b"", NOT_FOUND[:20]])
+def test_the_status_of_an_error_stands_without_its_body(
+    status: int, body: bytes, plan: Callable[[], Plan[Any]], how: str
+) -> None:
+    operation = started(plan())
+    operation.receive_response(1, status, {}, 0.0)
+    operation.receive_data(1, body, 0.0)
+    cut(operation, how)
+    error = error_of(operation)
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.code) == (status, None)
+    assert str(error) == f"status {status}, not in S2's words: {body.decode()!r}"
+    assert isinstance(error.__cause__, TransportError)
+    assert operation.data_to_send(0.0) == [CloseRequest(1)]
+
+
+@pytest.mark.parametrize("how", ["stalls", "breaks"])
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_whole_body_of_an_error_needs_no_end(plan: Callable[[], Plan[Any]], how: str) -> None:
+    operation = started(plan())
+    operation.receive_response(1, 400, {}, 0.0)
+    operation.receive_data(1, b'{"code":"bad_query","message":"no"}', 0.0)
+    cut(operation, how)
+    assert str(error_of(operation)) == "no (bad_query, status 400)"
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_an_error_that_may_pass_is_tried_again_after_what_its_head_asks(
+    plan: Callable[[], Plan[Any]],
+) -> None:
+    operation = started(plan())
+    operation.receive_response(1, 429, {"retry-after-ms": "2500"}, 0.0)
+    cut(operation, "breaks")
+    [event] = operation.events_received()
+    assert isinstance(event.error, ServiceError)
+    assert event.error.status == 429
+    assert operation.next_timeout() == 3.5
+
+
+@pytest.mark.parametrize("how", ["stalls", "breaks"])
+@pytest.mark.parametrize("effect", list(Effect))
+@pytest.mark.parametrize("status", [400, 409, 412, 416])
+def test_what_only_the_body_of_an_error_says_is_asked_again(
+    status: int, effect: Effect, how: str
+) -> None:
+    operation = started(ask(ECHO, effect), retry=Retry(max_attempts=2))
+    for number in (1, 2):
+        operation.receive_response(number, status, {}, 0.0)
+        if number == 1:
+            cut(operation, how)
+            assert operation.state is _S.WAITING
+            operation.handle_timeout(100.0)
+            operation.data_to_send(100.0)
+        else:
+            operation.connection_lost(number, TransportError("the connection broke"), 100.0)
+    error = error_of(operation)
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.attempts) == (status, 2)
+    # Nothing was done, whatever it was.
+    assert error.outcome is (None if effect is Effect.NONE else Outcome.NOT_APPLIED)
+
+
+def test_a_condition_that_does_not_hold_is_told_in_the_end() -> None:
+    mismatch = b'{"seq_num_mismatch":3}'
+    faults = [
+        Fault(is_sent=False, status=412, body=mismatch, keep=9, error=TransportError("broke")),
+        answered(412, mismatch),
+    ]
+    done = run(ask(ECHO, Effect.IDEMPOTENT), make_host(), faults)
+    error = error_of(done.operation)
+    assert isinstance(error, SeqNumMismatch)
+    assert (error.expected, error.outcome) == (3, Outcome.NOT_APPLIED)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 100])
+def test_a_read_at_the_tail_whose_refusal_breaks_off(keep: int) -> None:
+    body = b'{"tail":{"seq_num":5,"timestamp":0}}'
+    broken = Fault(is_sent=False, status=416, body=body, keep=keep, error=TransportError("broke"))
+    done = run(reading(5, 9), stream_of(5), [broken])
+    assert done.result() == 5
+    assert len(done.requests) == (1 if keep == 100 else 2)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("status", [200, 204, 299])
+def test_a_success_whose_body_breaks_off_is_tried_again(
+    status: int, plan: Callable[[], Plan[Any]]
+) -> None:
+    if status != 200 and plan is PLANS[1]:
+        return
+    operation = started(plan())
+    operation.receive_response(1, status, SESSION, 0.0)
+    operation.connection_lost(1, TransportError("the connection broke"), 0.0)
+    [event] = operation.events_received()
+    assert str(event.error) == "the connection broke"
 
 
 # Effects

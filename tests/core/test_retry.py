@@ -29,6 +29,7 @@ from s2frames.retry import (
     backoff,
     is_definite,
     is_effect_free,
+    is_half_told,
     is_retryable,
 )
 
@@ -74,6 +75,23 @@ def test_every_code_of_the_service(
     assert is_retryable(error) is passes
     assert is_effect_free(error) is is_free
     assert is_definite(error) is is_sure
+
+
+@pytest.mark.parametrize(
+    "status", [302, 400, 401, 403, 404, 408, 409, 412, 413, 416, 422, 429, 500]
+)
+def test_what_only_a_body_can_tell(status: int) -> None:
+    assert is_half_told(ServiceError(status, None, "")) is (status in (400, 409, 412, 416))
+    # It was told.
+    assert not is_half_told(ServiceError(status, "bad_frame", "no"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SeqNumMismatch(3), FencingTokenMismatch("t"), RangeNotSatisfiable(StreamPosition(1, 2))],
+)
+def test_what_did_not_hold_was_told(error: ServiceError) -> None:
+    assert not is_half_told(error)
 
 
 STATUSES = sorted({200, 301, 400, 404, 408, 409, 412, 425, 429, 500, 501, 502, 503, 504, 599})
