@@ -141,9 +141,11 @@ class ServiceError(S2FramesError):
 
     ``status`` is the HTTP status, ``code`` S2's error code (None where it sends none), ``message``
     its words, ``retry_after`` the seconds that S2 asks to wait before another try, if it does.
+    ``is_incomplete`` tells that the answer broke off: code, words and details may be missing.
     """
 
     retry_after: float | None = None
+    is_incomplete: bool = False
 
     # No error here calls `Exception.__init__`: it would replace the arguments that copying and
     # pickling need.
@@ -154,7 +156,7 @@ class ServiceError(S2FramesError):
 
     def _words(self) -> str:
         if self.code is None:
-            return self.message
+            return self.message + ("; the answer broke off" if self.is_incomplete else "")
         return f"{self.message} ({self.code}, status {self.status})"
 
 

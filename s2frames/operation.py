@@ -35,14 +35,7 @@ from s2frames.errors import (
 )
 from s2frames.records import SequencedRecord
 from s2frames.rest import MAX_ANSWER_BYTES, Call
-from s2frames.retry import (
-    Retry,
-    RetryBudget,
-    is_definite,
-    is_effect_free,
-    is_half_told,
-    is_retryable,
-)
+from s2frames.retry import Retry, RetryBudget, is_definite, is_effect_free, is_retryable
 from s2frames.session import (
     Action,
     Answer,
@@ -473,16 +466,15 @@ class Operation(Generic[_T]):
             return
         try:
             self._finish_answer(attempt)
-        except S2FramesError as refusal:
+        except ServiceError as refusal:
+            refusal.is_incomplete = True
             refusal.__cause__ = error
-            self._fail_attempt(refusal, now, is_cut=True)
+            self._fail_attempt(refusal, now)
 
-    def _fail_attempt(self, error: S2FramesError, now: float, *, is_cut: bool = False) -> None:
-        """The attempt ended in `error`, of which something may be missing: try again, or tell."""
+    def _fail_attempt(self, error: S2FramesError, now: float) -> None:
+        """The attempt ended in `error`: try again, or tell the plan."""
         error.attempts = self._budget.attempts
-        is_half = is_cut and isinstance(error, ServiceError) and is_half_told(error)
-        may_repeat = is_half or self._may_repeat(error)
-        delay = self._budget.next_delay(error, now) if may_repeat else None
+        delay = self._budget.next_delay(error, now) if self._may_repeat(error) else None
         self._is_in_doubt = self._is_in_doubt or not is_definite(error)
         self._close_attempt()
         if delay is None:

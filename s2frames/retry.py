@@ -26,7 +26,6 @@ __all__ = [
     "backoff",
     "is_definite",
     "is_effect_free",
-    "is_half_told",
     "is_retryable",
 ]
 
@@ -79,8 +78,8 @@ _EFFECT_FREE_CODES = frozenset(
     ("transaction_conflict", "rate_limited", "hot_server", "server_draining")
 )
 
-# Of these statuses only the body says what they mean: whether they may pass (400, 409), and what
-# did not hold (412, 416).
+# Of these refusals only the body says what they mean: whether they may pass (400, 409), and what
+# did not hold (412, 416). Without it another attempt has to tell.
 _STATUSES_TOLD_IN_BODY = frozenset((400, 409, 412, 416))
 
 # At most so often, in seconds, is the service's wish for another connection free of charge.
@@ -127,6 +126,8 @@ def is_retryable(error: S2FramesError) -> bool:
         return not isinstance(error, CertificateError)
     if not isinstance(error, ServiceError):
         return False
+    if _is_half_told(error):
+        return True
     if error.code is not None and error.code in _PASSING_CODES:
         return error.status == _PASSING_CODES[error.code]
     return error.code not in _LASTING_CODES and error.status in _PASSING_STATUSES
@@ -134,8 +135,16 @@ def is_retryable(error: S2FramesError) -> bool:
 
 def is_effect_free(error: S2FramesError) -> bool:
     """Whether what failed so cannot have taken effect, and may pass."""
-    is_promised = isinstance(error, ServiceError) and error.code in _EFFECT_FREE_CODES
+    is_promised = isinstance(error, ServiceError) and (
+        error.code in _EFFECT_FREE_CODES or _is_half_told(error)
+    )
     return (is_promised or isinstance(error, ConnectError)) and is_retryable(error)
+
+
+def _is_half_told(error: ServiceError) -> bool:
+    """Whether the answer broke off before it said what it means; nothing was done in any case."""
+    has_words = error.code is not None or type(error) is not ServiceError
+    return error.is_incomplete and not has_words and error.status in _STATUSES_TOLD_IN_BODY
 
 
 def is_definite(error: S2FramesError) -> bool:
@@ -150,15 +159,6 @@ def is_definite(error: S2FramesError) -> bool:
         and 400 <= error.status < 500
         and error.status not in (408, 499)
     )
-
-
-def is_half_told(error: ServiceError) -> bool:
-    """Whether `error`, from an answer whose body broke off, lacks what it may have meant.
-
-    Nothing was done, so that another attempt is safe, and may be told the rest.
-    """
-    has_words = error.code is not None or type(error) is not ServiceError
-    return not has_words and error.status in _STATUSES_TOLD_IN_BODY
 
 
 def backoff(failures: int, retry: Retry, random: Callable[[], float]) -> float:

@@ -929,8 +929,9 @@ def test_the_status_of_an_error_stands_without_its_body(
     cut(operation, how)
     error = error_of(operation)
     assert isinstance(error, ServiceError)
-    assert (error.status, error.code) == (status, None)
-    assert str(error) == f"status {status}, not in S2's words: {body.decode()!r}"
+    assert (error.status, error.code, error.is_incomplete) == (status, None, True)
+    words = f"status {status}, not in S2's words: {body.decode()!r}; the answer broke off"
+    assert str(error) == words
     assert isinstance(error.__cause__, TransportError)
     assert operation.data_to_send(0.0) == [CloseRequest(1)]
 

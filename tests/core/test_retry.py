@@ -29,7 +29,6 @@ from s2frames.retry import (
     backoff,
     is_definite,
     is_effect_free,
-    is_half_told,
     is_retryable,
 )
 
@@ -77,13 +76,24 @@ def test_every_code_of_the_service(
     assert is_definite(error) is is_sure
 
 
+def broken_off(error: ServiceError) -> ServiceError:
+    error.is_incomplete = True
+    return error
+
+
 @pytest.mark.parametrize(
     "status", [302, 400, 401, 403, 404, 408, 409, 412, 413, 416, 422, 429, 500]
 )
-def test_what_only_a_body_can_tell(status: int) -> None:
-    assert is_half_told(ServiceError(status, None, "")) is (status in (400, 409, 412, 416))
+def test_what_only_a_body_can_tell_is_asked_again(status: int) -> None:
+    error = broken_off(ServiceError(status, None, ""))
+    needs_body = status in (400, 409, 412, 416)
+    assert is_retryable(error) is (needs_body or status in PASSING_STATUSES)
+    assert is_effect_free(error) is needs_body
+    assert is_definite(error) is (400 <= status < 500 and status != 408)
     # It was told.
-    assert not is_half_told(ServiceError(status, "bad_frame", "no"))
+    told = broken_off(ServiceError(status, "bad_query", "no"))
+    assert not is_retryable(told)
+    assert not is_effect_free(told)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,7 @@ def test_what_only_a_body_can_tell(status: int) -> None:
     [SeqNumMismatch(3), FencingTokenMismatch("t"), RangeNotSatisfiable(StreamPosition(1, 2))],
 )
 def test_what_did_not_hold_was_told(error: ServiceError) -> None:
-    assert not is_half_told(error)
+    assert not is_retryable(broken_off(error))
 
 
 STATUSES = sorted({200, 301, 400, 404, 408, 409, 412, 425, 429, 500, 501, 502, 503, 504, 599})
