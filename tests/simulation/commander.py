@@ -14,6 +14,7 @@ from s2frames.errors import (
     S2FramesError,
 )
 from s2frames.operation import Operation, Plan
+from s2frames.records import fence
 from s2frames.retry import is_retryable
 from simulation.driver import Stage, run_plan
 from simulation.invariants import Broken
@@ -34,7 +35,10 @@ class Commander:
     trims: bool
     fences: bool
     is_done: bool = False
+    # The stream's token as far as is known, and how many were used: each is used once, so that a
+    # token in the stream tells which fence brought it.
     _token: str = ""
+    _num_tokens: int = 0
 
     def start(self) -> None:
         """Begin."""
@@ -66,34 +70,40 @@ class Commander:
 
     def fence(self) -> None:
         """Set another fencing token."""
-        token = f"{self.name}-{self.stage.world.steps}"
+        self._num_tokens += 1
+        token = f"{self.name}-{self._num_tokens}"
+        if self._is_there(token):
+            raise Broken(f"{self.name} uses the token {token} twice")
         expect = self._token if self.random.randrange(2) else None
         plan = fence_stream(self.stage.target, token, expect=expect)
-        self._carry_out("fences", token, plan, token.encode())
+        self._carry_out("fences", token, plan, token)
 
-    def _carry_out(self, what: str, detail: object, plan: Plan[None], body: bytes | None) -> None:
+    def _carry_out(self, what: str, detail: object, plan: Plan[None], token: str | None) -> None:
         self.stage.world.note(self.name, what, detail)
-        run_plan(self.stage, self.name, plan, partial(self._take_result, body))
+        run_plan(self.stage, self.name, plan, partial(self._take_result, token))
 
-    def _take_result(self, body: bytes | None, operation: Operation[None]) -> None:
-        history = self.stage.oracle.store.history
-        is_there = any(record.body == body for record in history)
+    def _take_result(self, token: str | None, operation: Operation[None]) -> None:
         try:
             operation.result()
-        except FencingTokenMismatch as error:
-            self._token = error.expected
-            self._check(is_there=False, found=is_there)
         except S2FramesError as error:
-            if error.outcome is Outcome.NOT_APPLIED:
-                self._check(is_there=False, found=is_there)
-            elif not is_retryable(error):
+            if isinstance(error, FencingTokenMismatch):
+                self._token = error.expected
+            elif error.outcome is not Outcome.NOT_APPLIED and not is_retryable(error):
                 raise Broken(f"{self.name} ended in {error!r}: {error}") from error
+            if error.outcome is Outcome.NOT_APPLIED and token is not None:
+                self._check(token, is_there=False)
         else:
-            if body is not None:
-                self._token = body.decode()
-                self._check(is_there=True, found=is_there)
+            if token is not None:
+                self._token = token
+                self._check(token, is_there=True)
         self._command_later()
 
-    def _check(self, *, is_there: bool, found: bool) -> None:
-        if found != is_there:
-            raise Broken(f"{self.name}: the fence is in the stream: {found}, it said otherwise")
+    def _is_there(self, token: str) -> bool:
+        """Whether a fence with this token is in the stream, or was."""
+        headers, body = fence(token).headers, token.encode()
+        history = self.stage.oracle.store.history
+        return any(r.headers == headers and r.body == body for r in history)
+
+    def _check(self, token: str, *, is_there: bool) -> None:
+        if self._is_there(token) != is_there:
+            raise Broken(f"{self.name}: the fence {token} is in the stream: {not is_there}")

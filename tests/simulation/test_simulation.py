@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from s2frames import FrameWriter, Outcome, Record, SequencedRecord, StreamPosition, trim
 from s2frames.embedded.config import DEFAULT_STREAM_CONFIG, BasinConfig
 from s2frames.embedded.store import Basin, StreamInfo, StreamState
 from s2frames.events import Appended
+from s2frames.settings import Endpoints, Settings
+from simulation.commander import Commander
+from simulation.faults import Faults
 from simulation.invariants import Broken, Delivery, Lane, Oracle, RecordingStore
-from simulation.scenario import Failure, Scenario, run_seed
+from simulation.scenario import Failure, Scenario, build_stage, run_seed
 from simulation.world import Hang
 
 # 2000 seeds in parts, so that a hang names its part.
@@ -61,6 +66,23 @@ def test_seeds_cover_what_can_happen() -> None:
 
 
 # What fails is told
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_token_is_used_once(seed: int) -> None:
+    random, faults = Random(seed), Faults(Random(seed), 0, True, 0.05)
+    stage = build_stage(random, faults, Settings(endpoints=Endpoints.at("http://localhost")))
+    commander = Commander(stage, "commander", random, 0, 1.0, trims=False, fences=True)
+    # Before anything else happens, too.
+    for _ in range(5):
+        commander.fence()
+    stage.world.pass_time(60.0)
+    tokens = [record.body for record in stage.oracle.store.history]
+    assert tokens
+    assert len(set(tokens)) == len(tokens)
+    commander._num_tokens = int(bytes(tokens[-1]).removeprefix(b"commander-")) - 1
+    with pytest.raises(Broken, match=r"^commander uses the token commander-\d twice$"):
+        commander.fence()
 
 
 def test_a_failure_says_how_to_replay_it() -> None:
