@@ -198,7 +198,7 @@ class _Search:
         if dedupe_seq <= self._accepted:
             return
         if kind is RecordKind.HEAD:
-            self._drop_frame()
+            # Whatever frame was open, this one is now.
             if dedupe_seq > self._last_head:
                 self._last_head, self._last_end = dedupe_seq, dedupe_seq + num_records
             self._records_left, self._bytes_left = num_records, num_bytes

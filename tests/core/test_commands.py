@@ -305,6 +305,8 @@ def test_probes_are_random_and_can_never_append() -> None:
         done = run(probe_fencing_token(TARGET, lambda: next(numbers)), host)
         batch = decode_append_input(done.requests[0].body)
         assert batch.match_seq_num == U64_MAX
+        # If it were appended after all, it would change nothing.
+        assert batch.records == [trim(0)]
         assert batch.fencing_token is not None
         assert len(batch.fencing_token) == 36
         sent.append(batch.fencing_token)

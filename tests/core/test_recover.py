@@ -159,6 +159,8 @@ def test_an_empty_stream() -> None:
         # A whole copy behind a broken one.
         ([*w(b"a", b"b", b"c", seq=0)[::2], *w(b"a", b"b", b"c", seq=0)], 3, True),
         ([head(b"abc", records=2, size=2, seq=0, writer="w"), *w(b"a", b"b", seq=0)], 2, True),
+        # Another frame under the number of a broken one, whose records were more.
+        ([*w(b"a", b"b", b"c", seq=0)[::2], *w(b"x", seq=0)], 3, False),
         # An earlier frame behind a broken one.
         ([*w(b"a", b"b", b"c", seq=10)[::2], *w(b"x", seq=6)], 13, False),
         # A record that claims to be the writer's and makes no sense.
