@@ -6,8 +6,9 @@ Format 2 of the JSON text, with a lane a writer:
      "read_from": 3, "seen_through": 9,
      "lanes": [[writer, last_dedupe_seq, head, last_seen_seq, given_up]]}
 
-A writer is its id; ``{"hex": "ff"}`` where the id is no UTF-8; null in the lane without numbers.
-Format 1 had neither names nor `begun`, and lanes of the first three only.
+A writer is the text of its lane, which is mostly its id; ``{"hex": "ff"}`` where that is no UTF-8;
+null in the lane without numbers. Format 1 had neither names nor `begun`, and of a lane the first
+three only.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from s2frames.checks import check_type
-from s2frames.classify import NO_WRITER, UNNUMBERED
-from s2frames.dedupe import MAX_WRITER_ID_BYTES
+from s2frames.classify import MAX_LANE_BYTES, NO_WRITER, UNNUMBERED
 from s2frames.errors import LocalProtocolError
 from s2frames.records import check_basin_name, check_stream_name
 from s2frames.u64 import U64_MAX
@@ -37,7 +37,8 @@ _LANE_SIZES = {1: 3, 2: 5}
 class LaneCheckpoint:
     """What a reader knows of one writer."""
 
-    #: The writer id; `NO_WRITER` and `UNNUMBERED` are the lanes of records without one.
+    #: The writer id, cut if it is long; `NO_WRITER` and `UNNUMBERED` are the lanes of records
+    #: without one.
     lane: bytes | None
     #: The dedupe sequence of the last record delivered, or None.
     last_dedupe_seq: int | None
@@ -190,7 +191,7 @@ def _check_lane(lane: LaneCheckpoint, seen_through: int) -> None:
     if lane.lane is not UNNUMBERED:
         if not isinstance(lane.lane, bytes):
             raise _damaged(f"a writer is {brief(lane.lane)}")
-        if len(lane.lane) > MAX_WRITER_ID_BYTES:
+        if len(lane.lane) > MAX_LANE_BYTES:
             raise _damaged("a writer id is too long")
     for value, what in (
         (lane.last_dedupe_seq, "a dedupe sequence"),

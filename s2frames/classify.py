@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import TypeAlias
 
-from s2frames.dedupe import DEDUPE_SEQ, MAX_WRITER_ID_BYTES, RESERVED_HEADERS, WRITER_ID
-from s2frames.framing import FRAME_BYTES, FRAME_RECORDS
+from s2frames.dedupe import (
+    LEGACY_WRITER_ID,
+    MAX_WRITER_ID_BYTES,
+    RESERVED_HEADERS,
+    read_dedupe_headers,
+)
+from s2frames.errors import RemoteProtocolError
+from s2frames.framing import read_frame_headers
 from s2frames.records import Header, SequencedRecord, is_command
 
-__all__ = ["NO_WRITER", "UNNUMBERED", "ClassifiedRecord", "RecordKind", "classify", "find_problem"]
+__all__ = [
+    "MAX_LANE_BYTES",
+    "NO_WRITER",
+    "UNNUMBERED",
+    "ClassifiedRecord",
+    "RecordKind",
+    "classify",
+    "find_problem",
+    "lane_of",
+]
 
 
 class RecordKind(enum.Enum):
@@ -28,11 +44,15 @@ class RecordKind(enum.Enum):
     BAD = enum.auto()
 
 
-#: The lane of numbered records without a writer id. (A writer id is never empty.)
-NO_WRITER = b""
+#: The lane of numbered records without a writer id; as in the npm package, also of the writer whose
+#: id is that.
+NO_WRITER = LEGACY_WRITER_ID.encode()
 
 #: The lane of records without dedupe headers.
 UNNUMBERED = None
+
+#: Bytes of the longest lane: what a reader remembers of each writer is bounded.
+MAX_LANE_BYTES = MAX_WRITER_ID_BYTES + 1 + 64
 
 #: Kind, sequence number, timestamp, declared records and bytes (0 unless it is a head), dedupe
 #: sequence (-1 in the lane without numbers), lane, headers that are not reserved (all of them for
@@ -57,59 +77,50 @@ def classify_headers(
         return RecordKind.CHUNK, seq_num, timestamp, 0, 0, -1, UNNUMBERED, headers, body
     if is_command(headers):
         return RecordKind.COMMAND, seq_num, timestamp, 0, 0, -1, UNNUMBERED, headers, body
-    reserved = _reserved_values(headers)
-    if not reserved:
-        return RecordKind.FOREIGN, seq_num, timestamp, 0, 0, -1, UNNUMBERED, headers, body
-    if find_problem(headers) is not None:
-        return RecordKind.BAD, seq_num, timestamp, 0, 0, -1, UNNUMBERED, headers, body
-    is_head = FRAME_RECORDS in reserved
-    num_records = int.from_bytes(reserved[FRAME_RECORDS], "big") if is_head else 0
-    num_bytes = int.from_bytes(reserved[FRAME_BYTES], "big") if is_head else 0
-    dedupe_seq, lane = -1, UNNUMBERED
-    if DEDUPE_SEQ in reserved:
-        dedupe_seq = int.from_bytes(reserved[DEDUPE_SEQ], "big")
-        lane = reserved.get(WRITER_ID, NO_WRITER)
     own = tuple(header for header in headers if header[0] not in RESERVED_HEADERS)
-    kind = RecordKind.HEAD if is_head else RecordKind.CHUNK
+    if len(own) == len(headers):
+        return RecordKind.FOREIGN, seq_num, timestamp, 0, 0, -1, UNNUMBERED, headers, body
+    try:
+        num_records, num_bytes, dedupe_seq, lane = _read_reserved(headers)
+    except RemoteProtocolError:
+        return RecordKind.BAD, seq_num, timestamp, 0, 0, -1, UNNUMBERED, headers, body
+    kind = RecordKind.HEAD if num_records else RecordKind.CHUNK
     return kind, seq_num, timestamp, num_records, num_bytes, dedupe_seq, lane, own, body
 
 
 def find_problem(headers: Sequence[Header]) -> str | None:
     """What is wrong with the reserved headers among `headers`; None when they make sense."""
-    reserved = _reserved_values(headers)
-    for name in (FRAME_RECORDS, FRAME_BYTES, DEDUPE_SEQ):
-        if name in reserved and len(reserved[name]) != 8:
-            return f"{name.decode()} has {len(reserved[name])} bytes instead of 8"
-    if (FRAME_RECORDS in reserved) != (FRAME_BYTES in reserved):
-        return "one of _frame_records and _frame_bytes is missing"
-    if FRAME_RECORDS in reserved and not any(reserved[FRAME_RECORDS]):
-        return "_frame_records declares no record"
-    if FRAME_BYTES in reserved and not any(reserved[FRAME_BYTES]):
-        return "_frame_bytes declares no byte"
-    if WRITER_ID in reserved:
-        return _find_writer_problem(reserved[WRITER_ID], DEDUPE_SEQ in reserved)
-    return None
-
-
-def _find_writer_problem(writer_id: bytes, numbered: bool) -> str | None:
-    if not numbered:
-        return "_writer_id comes without _dedupe_seq"
-    if not 1 <= len(writer_id) <= MAX_WRITER_ID_BYTES:
-        return f"_writer_id has {len(writer_id)} bytes; 1 to {MAX_WRITER_ID_BYTES} are allowed"
     try:
-        writer_id.decode()
-    except UnicodeDecodeError:
-        return "_writer_id is not UTF-8"
+        _read_reserved(headers)
+    except RemoteProtocolError as error:
+        return str(error)
     return None
 
 
-def _reserved_values(headers: Sequence[Header]) -> dict[bytes, bytes]:
-    """Reserved headers by name. As in the npm package, the last frame header and the first dedupe
-    header of a name count."""
-    values: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in (FRAME_RECORDS, FRAME_BYTES):
-            values[name] = value
-        elif name in (DEDUPE_SEQ, WRITER_ID):
-            values.setdefault(name, value)
-    return values
+def lane_of(writer_id: bytes) -> bytes:
+    """The lane of a writer: its id, whatever that is; one that is too long is cut and hashed."""
+    if len(writer_id) <= MAX_WRITER_ID_BYTES:
+        return writer_id
+    # Longer than every id that is not cut, so that no other writer has it.
+    return writer_id[:MAX_WRITER_ID_BYTES] + b"~" + sha256(writer_id).hexdigest().encode()
+
+
+def _read_reserved(headers: Sequence[Header]) -> tuple[int, int, int, bytes | None]:
+    """Declared records and bytes (0 if there are none), dedupe sequence and lane.
+
+    Raises `RemoteProtocolError` when that makes no sense.
+    """
+    num_records, num_bytes = read_frame_headers(headers)
+    dedupe_seq, writer_id = read_dedupe_headers(headers)
+    if (num_records is None) != (num_bytes is None):
+        raise RemoteProtocolError("one of _frame_records and _frame_bytes is missing")
+    if num_records == 0:
+        raise RemoteProtocolError("_frame_records declares no record")
+    if num_bytes == 0:
+        raise RemoteProtocolError("_frame_bytes declares no byte")
+    if dedupe_seq is None:
+        if writer_id is not None:
+            raise RemoteProtocolError("_writer_id comes without _dedupe_seq")
+        return num_records or 0, num_bytes or 0, -1, UNNUMBERED
+    lane = NO_WRITER if writer_id is None else lane_of(writer_id)
+    return num_records or 0, num_bytes or 0, dedupe_seq, lane

@@ -12,13 +12,14 @@ from string import ascii_letters, digits
 
 from attrs import evolve
 
-from s2frames.errors import LocalProtocolError, RemoteProtocolError
-from s2frames.framing import FRAME_BYTES, FRAME_RECORDS
+from s2frames.errors import LocalProtocolError
+from s2frames.framing import FRAME_BYTES, FRAME_RECORDS, decode_u64_header
 from s2frames.records import Header, Record
-from s2frames.u64 import decode_u64, encode_u64
+from s2frames.u64 import encode_u64
 
 __all__ = [
     "DEDUPE_SEQ",
+    "LEGACY_WRITER_ID",
     "MAX_DEDUPE_SEQ",
     "MAX_WRITER_ID_BYTES",
     "RESERVED_HEADERS",
@@ -28,6 +29,7 @@ __all__ = [
     "extract_dedupe_seq",
     "inject_dedupe_headers",
     "make_writer_id",
+    "read_dedupe_headers",
 ]
 
 #: Header on every record of a writer: its dedupe sequence.
@@ -42,16 +44,15 @@ RESERVED_HEADERS = frozenset((FRAME_RECORDS, FRAME_BYTES, DEDUPE_SEQ, WRITER_ID)
 #: The last dedupe sequence: above it the npm package's numbers lose precision.
 MAX_DEDUPE_SEQ = 2**53 - 1
 
-#: Longest writer id, so that what a reader remembers of each writer is bounded. Generous: those
-#: the npm package makes have 12 bytes.
+#: Longest writer id that is written. Generous: those the npm package makes have 12 bytes.
 MAX_WRITER_ID_BYTES = 256
 
 # 64 characters, 12 of them: 72 bits, as in the npm package.
 _WRITER_ID_ALPHABET = ascii_letters + digits + "-_"
 _WRITER_ID_CHARS = 12
 
-# What the npm package calls a writer that sent no id.
-_NO_WRITER = "__legacy__"
+#: What the npm package calls a writer that sent no id.
+LEGACY_WRITER_ID = "__legacy__"
 
 
 def make_writer_id(random: Callable[[], float]) -> str:
@@ -61,7 +62,10 @@ def make_writer_id(random: Callable[[], float]) -> str:
 
 
 def check_writer_id(writer_id: str) -> str:
-    """`writer_id`, if it has 1 to 256 UTF-8 bytes; else a `LocalProtocolError`."""
+    """`writer_id`, if it has 1 to 256 UTF-8 bytes; else a `LocalProtocolError`.
+
+    `"__legacy__"` is refused: readers take it for no writer id.
+    """
     try:
         size = len(writer_id.encode())
     except (AttributeError, UnicodeEncodeError):
@@ -69,6 +73,10 @@ def check_writer_id(writer_id: str) -> str:
     if not 1 <= size <= MAX_WRITER_ID_BYTES:
         raise LocalProtocolError(
             f"a writer id has 1 to {MAX_WRITER_ID_BYTES} UTF-8 bytes, not {size}"
+        )
+    if writer_id == LEGACY_WRITER_ID:
+        raise LocalProtocolError(
+            f"{LEGACY_WRITER_ID!r} is what readers call a writer without an id: take another one"
         )
     return writer_id
 
@@ -98,23 +106,43 @@ def inject_dedupe_headers(records: list[Record], writer_id: str, start_seq: int)
 def extract_dedupe_seq(headers: Sequence[Header]) -> tuple[str, int] | None:
     """The writer id and dedupe sequence in `headers`; None when there is no sequence.
 
-    The first of each counts. A sequence without a writer id is that of `"__legacy__"`, as in the
-    npm package. Raises `RemoteProtocolError` when the sequence is not eight bytes or the writer id
-    is not UTF-8.
+    As in the npm package a sequence without a writer id is that of `"__legacy__"`, a byte order
+    mark before a writer id is left out, and what is no UTF-8 in it becomes U+FFFD. Which of
+    repeated headers count, and what is raised, says `read_dedupe_headers`.
+    """
+    seq, writer = read_dedupe_headers(headers)
+    if seq is None:
+        return None
+    return (LEGACY_WRITER_ID if writer is None else _decode_writer_id(writer)), seq
+
+
+def read_dedupe_headers(headers: Sequence[Header]) -> tuple[int | None, bytes | None]:
+    """The dedupe sequence and the writer id in `headers`, each None where it is missing.
+
+    The first of each counts. But as in the npm package a sequence of 0 or an empty writer id gives
+    way to a later one, until both are known. Raises `RemoteProtocolError` when a sequence that is
+    looked at is not eight bytes.
     """
     seq: int | None = None
     writer: bytes | None = None
     for name, value in headers:
-        if name == DEDUPE_SEQ and seq is None:
-            seq = decode_u64(value)
-        elif name == WRITER_ID and writer is None:
+        if name == DEDUPE_SEQ and not seq:
+            seq = decode_u64_header(name, value)
+        elif name == WRITER_ID and (writer is None or writer in _EMPTY_WRITER_IDS):
             writer = value
-    if seq is None:
-        return None
-    try:
-        return (_NO_WRITER if writer is None else bytes(writer).decode()), seq
-    except UnicodeDecodeError:
-        raise RemoteProtocolError(f"a writer id must be UTF-8, not {writer!r}") from None
+        else:
+            continue
+        if seq is not None and writer is not None:
+            break
+    return seq, writer
+
+
+# The second is a byte order mark alone.
+_EMPTY_WRITER_IDS = (b"", b"\xef\xbb\xbf")
+
+
+def _decode_writer_id(writer: bytes) -> str:
+    return bytes(writer).decode("utf-8-sig", errors="replace")
 
 
 class DedupeFilter:

@@ -16,7 +16,7 @@ from typing import Any, final
 from attrs import define
 
 from s2frames.classify import ClassifiedRecord, RecordKind, classify_headers
-from s2frames.dedupe import DEDUPE_SEQ, WRITER_ID
+from s2frames.dedupe import DEDUPE_SEQ, MAX_WRITER_ID_BYTES, WRITER_ID
 from s2frames.errors import RemoteProtocolError
 from s2frames.framing import make_frame_headers
 from s2frames.records import Header, StreamPosition, metered_bytes
@@ -335,15 +335,15 @@ class BatchScanner:
     def _read_any(self, data: bytes, at: int, start: int, end: int) -> ClassifiedRecord:
         seq_num, timestamp, headers, body, body_end = decode_sequenced_record(data, start, end)
         record = classify_headers(seq_num, timestamp, headers, _cut_body(data, body, body_end))
-        _, _, _, num_records, num_bytes, _, writer_id, own_headers, _ = record
-        if num_records == 1 and num_bytes == body_end - body and writer_id and not own_headers:
+        _, _, _, num_records, num_bytes, _, lane, own_headers, _ = record
+        if num_records == 1 and num_bytes == body_end - body and lane and not own_headers:
             self._learn_layout(record, data, at, end)
         return record
 
     def _learn_layout(self, record: ClassifiedRecord, data: bytes, at: int, end: int) -> None:
         """Remember the layout of the record between `at` and `end`, if it is the usual one."""
         _, seq_num, timestamp, _, num_bytes, _, writer_id, _, _ = record
-        if end - at >= _MAX_LAYOUT_BYTES or not writer_id:
+        if end - at >= _MAX_LAYOUT_BYTES or not writer_id or len(writer_id) > MAX_WRITER_ID_BYTES:
             return
         seq_field = _SEQ_NUM_TAG + encode_varint(seq_num)
         timestamp_field = _TIMESTAMP_TAG + encode_varint(timestamp)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from s2frames.errors import FrameSizeError, LocalProtocolError
+from s2frames.errors import FrameSizeError, LocalProtocolError, RemoteProtocolError
 from s2frames.records import Header, Record, SequencedRecord
 from s2frames.u64 import decode_u64, encode_u64
 
@@ -22,9 +22,11 @@ __all__ = [
     "CompletedFrame",
     "FrameAssembler",
     "FrameMeta",
+    "decode_u64_header",
     "frame_chunks_to_records",
     "make_frame_headers",
     "parse_frame_headers",
+    "read_frame_headers",
 ]
 
 #: Header on a frame's first record: how many records the frame has.
@@ -59,19 +61,33 @@ def make_frame_headers(total_bytes: int, num_records: int) -> tuple[Header, Head
 
 
 def parse_frame_headers(headers: Sequence[Header]) -> FrameMeta | None:
-    """What `headers` declare, or None unless both frame headers are there; the last of each counts.
+    """What `headers` declare, or None unless both frame headers are there.
 
-    Raises `RemoteProtocolError` when a value is not eight bytes.
+    The last of each counts, as in the npm package. Raises `RemoteProtocolError` when any of them
+    is not eight bytes.
     """
-    num_records = total_bytes = None
-    for name, value in headers:
-        if name == FRAME_BYTES:
-            total_bytes = decode_u64(value)
-        elif name == FRAME_RECORDS:
-            num_records = decode_u64(value)
+    num_records, total_bytes = read_frame_headers(headers)
     if num_records is None or total_bytes is None:
         return None
     return FrameMeta(total_bytes, num_records)
+
+
+def read_frame_headers(headers: Sequence[Header]) -> tuple[int | None, int | None]:
+    """The declared records and bytes, each None where it is missing; as `parse_frame_headers`."""
+    num_records = total_bytes = None
+    for name, value in headers:
+        if name == FRAME_BYTES:
+            total_bytes = decode_u64_header(name, value)
+        elif name == FRAME_RECORDS:
+            num_records = decode_u64_header(name, value)
+    return num_records, total_bytes
+
+
+def decode_u64_header(name: bytes, value: bytes) -> int:
+    """The number in a reserved header. Raises `RemoteProtocolError` when it is not eight bytes."""
+    if len(value) != 8:
+        raise RemoteProtocolError(f"{name.decode()} has {len(value)} bytes instead of 8")
+    return decode_u64(value)
 
 
 def frame_chunks_to_records(chunks: Sequence[bytes | bytearray | memoryview]) -> list[Record]:

@@ -6,10 +6,11 @@ It knows no limit on memory or writers, and looks at headers through `framing` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from s2frames.dedupe import RESERVED_HEADERS, WRITER_ID, extract_dedupe_seq
+from s2frames.dedupe import RESERVED_HEADERS, read_dedupe_headers
 from s2frames.errors import RemoteProtocolError
 from s2frames.events import (
     CommandReceived,
@@ -24,8 +25,13 @@ from s2frames.events import (
 from s2frames.framing import FRAME_BYTES, FRAME_RECORDS, FrameMeta, parse_frame_headers
 from s2frames.records import Header, SequencedRecord
 
-# Writer id and whether its records are numbered.
-Lane = tuple[str | None, bool]
+
+@frozen
+class Lane:
+    """Whose records: how events call the writer, and what tells it from all others."""
+
+    writer_id: str | None
+    key: bytes | None
 
 
 @define
@@ -41,20 +47,21 @@ def parse(headers: Sequence[Header]) -> Parsed | None:
     """The record's place, or None when its headers make no sense."""
     names = [name for name, _ in headers]
     try:
-        # Of frame headers the last of a name counts, whatever the others hold.
-        meta = parse_frame_headers(list(dict(headers).items()))
-        extracted = extract_dedupe_seq(headers)
+        meta = parse_frame_headers(headers)
+        seq, writer = read_dedupe_headers(headers)
     except RemoteProtocolError:
         return None
     if (FRAME_RECORDS in names) != (FRAME_BYTES in names) or (
         meta and not meta.bytes * meta.records
     ):
         return None
-    if WRITER_ID not in names:
-        return Parsed((None, extracted is not None), extracted[1] if extracted else -1, meta)
-    if extracted is None or not 1 <= len(extracted[0].encode()) <= 256:
-        return None
-    return Parsed((extracted[0], True), extracted[1], meta)
+    if seq is None:
+        return Parsed(Lane(None, None), -1, meta) if writer is None else None
+    if writer is None or writer == b"__legacy__":
+        return Parsed(Lane(None, b"__legacy__"), seq, meta)
+    if len(writer) > 256:
+        writer = writer[:256] + b"~" + sha256(writer).hexdigest().encode()
+    return Parsed(Lane(writer.decode(errors="replace"), writer), seq, meta)
 
 
 @define
@@ -105,7 +112,7 @@ class Model:
         elif parsed is None:
             self.drop_record(DropReason.BAD_HEADER, None, record)
         elif parsed.seq >= 0 and parsed.seq <= self.last(parsed.lane):
-            repeat = DuplicateDropped(parsed.lane[0], record.seq_num, parsed.seq)
+            repeat = DuplicateDropped(parsed.lane.writer_id, record.seq_num, parsed.seq)
             self.account(repeat, record)
         else:
             self.read_new(record, parsed)
@@ -127,7 +134,7 @@ class Model:
             self.open[lane], self.metas[lane] = [], meta
             self.heard[lane] = record.timestamp
         elif lane not in self.open:
-            if lane == (None, False):
+            if lane.key is None:
                 self.account(RecordReceived(record), record)
             else:
                 self.drop_record(DropReason.ORPHAN, lane, record)
@@ -162,22 +169,24 @@ class Model:
         first, last = records[0], records[-1]
         own = tuple(header for header in first.headers if header[0] not in RESERVED_HEADERS)
         self.events.append(
-            FrameReceived(payload, first.seq_num, last.seq_num + 1, first.timestamp, lane[0], own)
+            FrameReceived(
+                payload, first.seq_num, last.seq_num + 1, first.timestamp, lane.writer_id, own
+            )
         )
         self.accounted += [record.seq_num for record in records]
         self.close(lane)
-        if lane[1]:
+        if lane.key is not None:
             self.delivered[lane] = seq
 
     def drop(self, lane: Lane, reason: DropReason, num_bytes: int | None = None) -> None:
         records = self.open[lane]
         arrived = sum(len(record.body) for record in records) if num_bytes is None else num_bytes
-        self.events.append(FrameDropped(reason, lane[0], records[0].seq_num, arrived, ""))
+        self.events.append(FrameDropped(reason, lane.writer_id, records[0].seq_num, arrived, ""))
         self.accounted += [record.seq_num for record in records]
         self.close(lane)
 
     def drop_record(self, reason: DropReason, lane: Lane | None, record: SequencedRecord) -> None:
-        writer_id = lane[0] if lane else None
+        writer_id = lane.writer_id if lane else None
         self.account(FrameDropped(reason, writer_id, record.seq_num, len(record.body), ""), record)
 
     def account(self, event: ReaderEvent, record: SequencedRecord) -> None:

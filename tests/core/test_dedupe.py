@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framing_vectors import RESERVED, reserved_cases
 from s2frames.dedupe import (
     DEDUPE_SEQ,
     MAX_DEDUPE_SEQ,
@@ -61,6 +64,7 @@ def test_check_writer_id_accepts(writer_id: str) -> None:
     [
         ("", "not 0"),
         ("a" * 257, "not 257"),
+        ("__legacy__", "'__legacy__' is what readers call a writer without an id"),
         ("é" * 129, "not 258"),
         ("\ud800", "UTF-8"),
         (b"abc", "b'abc'"),
@@ -146,12 +150,28 @@ def test_extract(headers: tuple[Header, ...], expected: tuple[str, int] | None) 
     assert extract_dedupe_seq(headers) == expected
 
 
+def test_repeated_headers_are_read_as_the_npm_package_reads_them() -> None:
+    for headers, result in reserved_cases("dedupe"):
+        if result == "error":
+            with pytest.raises(RemoteProtocolError):
+                extract_dedupe_seq(headers)
+            continue
+        expected = None if result is None else (result[0], int(result[1]))
+        assert extract_dedupe_seq(headers) == expected, headers
+
+
+@pytest.mark.parametrize("case", RESERVED["writer_ids"], ids=lambda case: str(case["read_as"])[:9])
+def test_writer_ids_are_read_as_the_npm_package_reads_them(case: dict[str, Any]) -> None:
+    value = case["value"]
+    writer = () if value is None else ((WRITER_ID, bytes.fromhex(value)),)
+    assert extract_dedupe_seq(((DEDUPE_SEQ, encode_u64(7)), *writer)) == (case["read_as"], 7)
+
+
 @pytest.mark.parametrize(
     ("headers", "named"),
     [
-        (((DEDUPE_SEQ, b""),), "not 0"),
-        (((DEDUPE_SEQ, b"\0" * 9),), "not 9"),
-        (((DEDUPE_SEQ, encode_u64(1)), (WRITER_ID, b"\xff")), "UTF-8"),
+        (((DEDUPE_SEQ, b""),), "^_dedupe_seq has 0 bytes instead of 8$"),
+        (((DEDUPE_SEQ, b"\0" * 9),), "^_dedupe_seq has 9 bytes instead of 8$"),
     ],
 )
 def test_broken_numbers(headers: tuple[Header, ...], named: str) -> None:

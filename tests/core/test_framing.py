@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framing_vectors import VECTORS, headers, payload
+from framing_vectors import VECTORS, headers, payload, reserved_cases
 from s2frames.chunking import chunk_bytes
 from s2frames.dedupe import DedupeFilter, inject_dedupe_headers
 from s2frames.errors import FrameSizeError, LocalProtocolError, RemoteProtocolError
@@ -112,8 +112,22 @@ def test_parse_frame_headers(parsed: list[Header], meta: FrameMeta | None) -> No
 @pytest.mark.parametrize("name", [FRAME_RECORDS, FRAME_BYTES])
 @pytest.mark.parametrize("value", [b"", b"1", b"\0" * 7, b"\0" * 9])
 def test_refuses_a_number_of_another_length(name: bytes, value: bytes) -> None:
-    with pytest.raises(RemoteProtocolError, match=f"not {len(value)}"):
+    named = f"^{name.decode()} has {len(value)} bytes instead of 8$"
+    with pytest.raises(RemoteProtocolError, match=named):
         parse_frame_headers([*make_frame_headers(1, 1), (name, value)])
+    # Even if another one counts.
+    with pytest.raises(RemoteProtocolError, match=named):
+        parse_frame_headers([(name, value), *make_frame_headers(1, 1)])
+
+
+def test_repeated_frame_headers_are_read_as_the_npm_package_reads_them() -> None:
+    for parsed, result in reserved_cases("frame"):
+        if result == "error":
+            with pytest.raises(RemoteProtocolError):
+                parse_frame_headers(parsed)
+            continue
+        meta = None if result is None else FrameMeta(int(result[1]), int(result[0]))
+        assert parse_frame_headers(parsed) == meta, parsed
 
 
 # Putting frames together

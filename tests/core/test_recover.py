@@ -513,7 +513,7 @@ def expect(
     numbers = [
         parsed.seq
         for record in placed
-        if (parsed := parse(record.headers)) is not None and parsed.lane == ("w", True)
+        if (parsed := parse(record.headers)) is not None and parsed.lane.key == b"w"
     ]
     if not numbers:
         if search_from == 0 and first == 0:
