@@ -311,9 +311,10 @@ class BatchScanner:
             if timestamp is None:
                 return None
             self._timestamp, self._timestamp_field = timestamp, timestamp_field
-        # A varint counts up like a number, but where its seven lowest bits turn to zero.
+        # A varint counts up like a number, but where its seven lowest bits turn to zero. A field
+        # that is longer than the last one, by zeros, is the same number and no varint like it.
         number = int.from_bytes(seq_field, "little")
-        if number == self._next_seq_field and number & 0x7F00:
+        if number == self._next_seq_field and number & 0x7F00 and seq_field[-1]:
             seq_num: int | None = self._seq_num + 1
         else:
             seq_num = _decode_field(_SEQ_NUM_TAG, seq_field)

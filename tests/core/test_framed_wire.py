@@ -245,6 +245,72 @@ def test_a_number_does_not_lend_its_successor_where_a_byte_overflows() -> None:
         compare([first + first + second])
 
 
+def test_a_number_does_not_lend_its_successor_to_a_longer_field() -> None:
+    # Number 5 in a layout of two bytes; then its successor and a zero where three bytes are: as a
+    # little-endian number both are the same.
+    wide, next_wide = (
+        record_field(seq, b"\x10\x07", HEADERS, BODY) for seq in (b"\x08\xc8\x01", b"\x08\x06\x00")
+    )
+    compare([wide, wide, KNOWN, KNOWN, next_wide])
+    compare([wide + wide + KNOWN + KNOWN + next_wide])
+
+
+# Numbers of one, two and three bytes that follow one another, or turn into each other by a bit.
+near_numbers = st.sampled_from([0, 4, 5, 6, 7, 126, 127, 128, 199, 200, 201, 16_383, 16_384])
+
+
+@st.composite
+def number_fields(draw: st.DrawFn, tag: bytes, numbers: st.SearchStrategy[int]) -> bytes:
+    """The field of a number, as short as can be or not, or what only looks like one."""
+    varint = encode_varint(draw(numbers))
+    more = draw(st.sampled_from([b"", b"", b"\0", b"\0\0", b"\x80", b"\xff\x01"]))
+    if more and draw(st.booleans()):
+        varint = varint[:-1] + bytes([varint[-1] | 0x80])
+    return tag + varint + more
+
+
+@st.composite
+def mutated_fields(draw: st.DrawFn) -> bytes:
+    """A record like its neighbours, but for its number and some bytes of its fields."""
+    seq = draw(number_fields(b"\x08", near_numbers))
+    fields = [seq, b"\x10\x07", HEADERS, BODY]
+    which = draw(st.sampled_from([None, None, None, 0, 1, 2, 3]))
+    if which is not None:
+        changed = bytearray(fields[which])
+        at = draw(st.integers(0, len(changed) - 1))
+        changed[at] = draw(st.sampled_from([0, 1, 0x7F, 0x80, changed[at] ^ 1, changed[at] ^ 0x80]))
+        fields[which] = bytes(changed)
+    return record_field(*fields)
+
+
+# Of each length of a number, so that what follows is read at one go.
+LEARNED = [
+    record_field(b"\x08" + encode_varint(number), b"\x10\x07", HEADERS, BODY)
+    for number in (5, 200, 16_384)
+]
+
+
+@settings(max_examples=1000)
+@given(st.lists(mutated_fields(), min_size=1, max_size=12))
+def test_mutated_fields_are_read_or_refused_as_by_the_plain_path(fields: list[bytes]) -> None:
+    compare([*LEARNED, *fields])
+    compare([b"".join(LEARNED), b"".join(fields)])
+
+
+@settings(max_examples=150)
+@given(
+    near_numbers,
+    st.integers(0, 20),
+    st.integers(0, 40),
+    st.sampled_from([0, 1, 0x7F, 0x80, 0xFE, 0xFF]),
+)
+def test_mutated_fields_in_a_run(first: int, which: int, at: int, mask: int) -> None:
+    whole = [encode([record]) for record in run_of(20, first)]
+    changed = bytearray(b"".join(whole))
+    changed[(which * len(whole[0]) + at) % len(changed)] ^= mask
+    compare([b"".join(whole), bytes(changed), *whole, bytes(changed)])
+
+
 def test_a_longer_record_that_begins_like_a_known_one_is_read_to_its_end() -> None:
     # Lengths of three bytes that share their first two; the rest is another body, which counts.
     body = b"x" * 17_000
