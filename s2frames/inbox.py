@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar, cast
 
 from attrs import define
 
-from s2frames.codecs import BYTES, Codec
+from s2frames.codecs import BYTES, Codec, check_codec
 from s2frames.errors import CodecError, FrameLost, LocalProtocolError, S2FramesError
 from s2frames.events import (
     CaughtUp,
@@ -65,6 +65,7 @@ class Inbox(Generic[T]):
     ) -> None:
         if on_corrupt not in ("raise", "skip"):
             raise LocalProtocolError(f"on_corrupt must be 'raise' or 'skip', not {on_corrupt!r}")
+        check_codec(codec)
         self._codec = codec
         self._on_corrupt = on_corrupt
         self._on_retry = on_retry

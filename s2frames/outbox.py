@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from attrs import define
 
 from s2frames.append import AppendEvent, AppendProtocol
-from s2frames.codecs import Codec
+from s2frames.codecs import Codec, check_codec
 from s2frames.errors import LocalProtocolError, S2FramesError
 from s2frames.events import Appended, FramesDurable
 from s2frames.records import Header
@@ -38,6 +38,7 @@ class Outbox(Generic[T]):
         on_retry: Callable[[Retrying], None] | None = None,
     ) -> None:
         self._protocol = protocol
+        check_codec(codec)
         self._codec = codec
         self._on_retry = on_retry
         self._awaited: dict[int, Appended | None] = {}

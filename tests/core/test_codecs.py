@@ -12,11 +12,12 @@ from importlib.util import find_spec, module_from_spec
 from typing import Any, assert_type
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2frames.codecs import BYTES, JSON, MSGPACK, TEXT, Codec
+from s2frames.brief import brief
+from s2frames.codecs import BYTES, JSON, MSGPACK, TEXT, Codec, check_codec
 from s2frames.errors import CodecError, FrameSizeError, LocalProtocolError
 
 SECRET = "the-secret-word"
@@ -306,7 +307,8 @@ def test_message_that_a_codec_cannot_encode(
         (MSGPACK, b"\xa1\xff", "UnicodeDecodeError"),
         (MSGPACK, b"\xc1", "FormatError"),
         (MSGPACK, b"\x91" * 100_000, "StackError"),
-        (MSGPACK, b"\x81\x90\x01", "TypeError"),
+        (MSGPACK, b"\x81\x80\x01", "TypeError"),
+        (MSGPACK, b"\x81\x91\x80\x01", "TypeError"),
         (MSGPACK, b"\xc6\xff\xff\xff\xff", "ValueError"),
         (MSGPACK, b"\xdd\xff\xff\xff\xff", "ValueError"),
         (MSGPACK, b"\xdf\xff\xff\xff\xff", "ValueError"),
@@ -328,7 +330,136 @@ def test_any_payload(codec: Codec[Any], payload: bytes) -> None:
         codec.decode(payload)
 
 
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("message", "read"),
+    [
+        ({1: "a"}, {"1": "a"}),
+        ({1: "a", 1.5: "b", 2: "c"}, {"1": "a", "1.5": "b", "2": "c"}),
+        ({None: 1, False: 2, -3: 3}, {"null": 1, "false": 2, "-3": 3}),
+        ([{1: {2: []}}, {"1": 0}], [{"1": {"2": []}}, {"1": 0}]),
+    ],
+)
+def test_json_keys_become_text(message: object, read: object) -> None:
+    assert JSON.decode(JSON.encode(message)) == read
+
+
+class Name(str):
+    """Text that compares as itself and is another key than its text."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+KEYS_THAT_FALL_TOGETHER: list[dict[Any, Any]] = [
+    {1: "a", "1": "b"},
+    {"1": "a", 1: "b"},
+    {True: SECRET, "true": SECRET},
+    {False: 1, "false": 2},
+    {None: 1, "null": 2},
+    {1.5: 1, "1.5": 2},
+    {10**20: 1, str(10**20): 2},
+    {SECRET: 1, Name(SECRET): 2},
+]
+
+
+@pytest.mark.parametrize("keys", KEYS_THAT_FALL_TOGETHER, ids=repr)
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda keys: keys,
+        lambda keys: [1, "x", keys],
+        lambda keys: ({"a": None, "b": (keys,)},),
+        lambda keys: {7: keys},
+        lambda keys: {"deep": [[[{"deeper": {"a": 1, "b": [{}, keys]}}]]]},
+    ],
+)
+def test_json_refuses_keys_that_fall_together(
+    keys: dict[Any, Any], around: Callable[[object], object]
+) -> None:
+    with pytest.raises(CodecError, match="keys that are the same in JSON") as caught:
+        JSON.encode(around(keys))
+    assert SECRET not in str(caught.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(0, 3),
+        lambda below: (
+            st.lists(below)
+            | st.dictionaries(
+                st.sampled_from([1, 1.5, None, True, "1", "1.5", "null", "true", "a"]), below
+            )
+        ),
+    )
+)
+def test_json_loses_no_key(message: Any) -> None:
+    def size(value: Any) -> int:
+        if isinstance(value, dict):
+            return len(value) + sum(map(size, value.values()))
+        return sum(map(size, value)) if isinstance(value, list) else 0
+
+    try:
+        payload = JSON.encode(message)
+    except CodecError:
+        assert size(json.loads(json.dumps(message))) < size(message)
+    else:
+        assert size(JSON.decode(payload)) == size(message)
+
+
+def test_of_a_name_that_stands_twice_the_last_one_counts() -> None:
+    assert JSON.decode(b'{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize(
+    "message", [{(1, 2): 3}, {(): 1}, {((1, "a"), b"b"): [{(0,): 1}]}, [{"a": {(1,): (2,)}}]]
+)
+def test_msgpack_reads_tuples_as_keys(message: Any) -> None:
+    # What could be written must be readable.
+    read = MSGPACK.decode(MSGPACK.encode(message))
+    assert read == json_like(message)
+
+
+def json_like(value: Any) -> Any:
+    """The value as it is read: tuples are lists, but for keys."""
+    if isinstance(value, dict):
+        return {key: json_like(below) for key, below in value.items()}
+    return list(map(json_like, value)) if isinstance(value, (list, tuple)) else value
+
+
 # Making one
+
+
+@pytest.mark.parametrize("codec", ["json", "JSON", None, 7, json, Codec, b"json"])
+def test_what_is_no_codec(codec: Any) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        check_codec(codec)
+    text = str(caught.value)
+    for name in ("codec", "JSON", "TEXT", "BYTES", "MSGPACK", "Codec(encode, decode)"):
+        assert name in text
+    assert text.endswith(f", not {brief(codec)}")
+
+
+@pytest.mark.parametrize("codec", [JSON, TEXT, BYTES, MSGPACK, POINT])
+def test_what_is_a_codec(codec: Codec[Any]) -> None:
+    check_codec(codec)
+
+
+def test_a_codec_by_keywords() -> None:
+    codec = Codec(encode=Point.to_bytes, decode=Point.from_bytes, name="point")
+    assert codec == Codec(Point.to_bytes, Point.from_bytes, name="point")
+    assert evolve(codec, name="other").name == "other"
+    assert codec.decode(codec.encode(Point(7))) == Point(7)
+    bad: Any = 7
+    with pytest.raises(LocalProtocolError, match="name must be a str, not int"):
+        Codec(Point.to_bytes, Point.from_bytes, name=bad)
 
 
 @pytest.mark.parametrize("value", [None, b"abc", 7])
