@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import evolve
 
+from s2frames.checks import check_callable, check_type
 from s2frames.dedupe import make_writer_id
 from s2frames.errors import (
     AppendConditionFailed,
@@ -143,6 +144,9 @@ class AppendProtocol:
     def __init__(
         self, target: StreamTarget, settings: AppendSettings, *, random: Callable[[], float]
     ) -> None:
+        check_type("target", target, StreamTarget)
+        check_type("settings", settings, AppendSettings)
+        check_callable("random", random)
         self._target = target
         self._settings = settings
         self._random = random

@@ -14,16 +14,16 @@ three only.
 from __future__ import annotations
 
 import json
-from reprlib import repr as brief
 from typing import Any
 
 from attrs import evolve, field, frozen
 
+from s2frames.brief import brief
 from s2frames.checks import check_type
 from s2frames.classify import MAX_LANE_BYTES, NO_WRITER, UNNUMBERED
 from s2frames.errors import LocalProtocolError
 from s2frames.records import check_basin_name, check_stream_name
-from s2frames.u64 import U64_MAX
+from s2frames.u64 import is_u64
 
 __all__ = ["Checkpoint", "LaneCheckpoint", "check_checkpoint", "check_stream", "lane_writer_id"]
 
@@ -67,7 +67,11 @@ class Checkpoint:
     stream: str | None = field(default=None, kw_only=True)
 
     def to_json(self) -> str:
-        """The checkpoint as JSON text, to be kept anywhere."""
+        """The checkpoint as JSON text, to be kept anywhere.
+
+        Raises `LocalProtocolError` for one that no reader made.
+        """
+        check_checkpoint(self)
         return json.dumps(
             {
                 _VERSION_KEY: _VERSION,
@@ -209,7 +213,7 @@ def _check_lane(lane: LaneCheckpoint, seen_through: int) -> None:
 
 
 def _check_u64(value: object, what: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= U64_MAX:
+    if not is_u64(value):
         raise _damaged(f"{what} is {brief(value)}")
 
 

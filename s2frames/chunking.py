@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from s2frames.checks import check_int
 from s2frames.errors import LocalProtocolError
 from s2frames.records import MAX_RECORD_BYTES
 
@@ -21,12 +22,16 @@ def chunk_bytes(
 ) -> list[memoryview]:
     """Cut `data` into views of at most `max_chunk_size` bytes, without copying it.
 
-    Empty `data` gives no chunk. Raises `LocalProtocolError` for a chunk size below 1, and for a
-    view with gaps.
+    Empty `data` gives no chunk. Raises `LocalProtocolError` for a chunk size below 1, for what is
+    no bytes, and for a view with gaps.
     """
-    if max_chunk_size < 1:
-        raise LocalProtocolError(f"max_chunk_size must be at least 1, not {max_chunk_size}")
-    whole = memoryview(data)
+    check_int("max_chunk_size", max_chunk_size, 1)
+    try:
+        whole = memoryview(data)
+    except TypeError:
+        raise LocalProtocolError(
+            f"data is bytes, bytearray or memoryview, not {type(data).__name__}"
+        ) from None
     if not whole.c_contiguous:
         raise LocalProtocolError("the data must lie in one piece of memory")
     view = whole.cast("B")

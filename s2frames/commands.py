@@ -6,10 +6,10 @@ again would amount to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from s2frames.checkpoint import Checkpoint, check_stream
-from s2frames.checks import check_int
+from s2frames.checks import check_int, check_type
 from s2frames.dedupe import make_writer_id
 from s2frames.errors import (
     FencingTokenMismatch,
@@ -40,6 +40,14 @@ def append_batch(target: StreamTarget, batch: AppendInput) -> Call[AppendAck]:
     Raises `LocalProtocolError` for a batch that no stream takes. The answer is a
     `RemoteProtocolError` when it is not for as many records.
     """
+    check_type("target", target, StreamTarget)
+    check_type("batch", batch, AppendInput)
+    if not isinstance(batch.records, Sequence):
+        raise LocalProtocolError(
+            f"a batch's records are a sequence, not {type(batch.records).__name__}"
+        )
+    for record in batch.records:
+        check_type("a record", record, Record)
     num_records = len(batch.records)
     if not 1 <= num_records <= MAX_BATCH_RECORDS:
         raise LocalProtocolError(f"a batch has 1 to {MAX_BATCH_RECORDS} records, not {num_records}")
@@ -124,6 +132,7 @@ def _probe(call: Call[AppendAck], token: str) -> Plan[str]:
 
 
 def _trim_record(target: StreamTarget, before: Checkpoint | int) -> Record:
+    check_type("target", target, StreamTarget)
     if isinstance(before, Checkpoint):
         check_stream(before, target.basin, target.stream)
         return trim_record(before.read_from)

@@ -12,9 +12,10 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
 
+from s2frames.brief import brief
 from s2frames.errors import LocalProtocolError
-from s2frames.peer_json import as_object, is_u64, take, take_choice, take_u64
-from s2frames.u64 import U64_MAX
+from s2frames.peer_json import as_object, take, take_choice, take_u64
+from s2frames.u64 import U64_MAX, is_u64
 
 __all__ = [
     "BasinConfig",
@@ -60,7 +61,7 @@ def _check_optional(kind: type) -> _Validator:
     def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
         if value is not None and type(value) is not kind:
             raise LocalProtocolError(
-                f"{attribute.name} is a {kind.__name__} or None, not {value!r}"
+                f"{attribute.name} is a {kind.__name__} or None, not {brief(value)}"
             )
 
     return check
@@ -70,9 +71,10 @@ def _check_seconds(minimum: int) -> _Validator:
     def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
         if value is None or (value is Retention.INFINITE and attribute.name == "retention"):
             return
-        if not (is_u64(value) and value >= minimum):
+        if not is_u64(value, minimum):
             raise LocalProtocolError(
-                f"{attribute.name} is an int from {minimum} to {U64_MAX} seconds, not {value!r}"
+                f"{attribute.name} is an int from {minimum} to {U64_MAX} seconds, "
+                f"not {brief(value)}"
             )
 
     return check

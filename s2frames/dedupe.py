@@ -12,9 +12,11 @@ from string import ascii_letters, digits
 
 from attrs import evolve
 
+from s2frames.brief import brief
+from s2frames.checks import check_callable, check_int, check_type
 from s2frames.errors import LocalProtocolError
 from s2frames.framing import FRAME_BYTES, FRAME_RECORDS, decode_u64_header
-from s2frames.records import Header, Record
+from s2frames.records import Header, Record, as_headers
 from s2frames.u64 import encode_u64
 
 __all__ = [
@@ -57,8 +59,12 @@ LEGACY_WRITER_ID = "__legacy__"
 
 def make_writer_id(random: Callable[[], float]) -> str:
     """A new writer id of 12 characters. `random` gives floats from 0 up to, not including, 1."""
+    check_callable("random", random)
+    drawn = [random() for _ in range(_WRITER_ID_CHARS)]
+    if not all(isinstance(number, (int, float)) and 0 <= number < 1 for number in drawn):
+        raise LocalProtocolError("random must give floats from 0 up to, not including, 1")
     alphabet = _WRITER_ID_ALPHABET
-    return "".join(alphabet[int(random() * len(alphabet))] for _ in range(_WRITER_ID_CHARS))
+    return "".join(alphabet[int(number * len(alphabet))] for number in drawn)
 
 
 def check_writer_id(writer_id: str) -> str:
@@ -69,7 +75,7 @@ def check_writer_id(writer_id: str) -> str:
     try:
         size = len(writer_id.encode())
     except (AttributeError, UnicodeEncodeError):
-        raise LocalProtocolError(f"a writer id is a str in UTF-8, not {writer_id!r}") from None
+        raise LocalProtocolError(f"a writer id is a str in UTF-8, not {brief(writer_id)}") from None
     if not 1 <= size <= MAX_WRITER_ID_BYTES:
         raise LocalProtocolError(
             f"a writer id has 1 to {MAX_WRITER_ID_BYTES} UTF-8 bytes, not {size}"
@@ -85,22 +91,21 @@ def inject_dedupe_headers(records: list[Record], writer_id: str, start_seq: int)
     """Number `records` in place from `start_seq`; returns the sequence after the last one.
 
     Raises `LocalProtocolError`, before any record is replaced, when one already carries a dedupe
-    header or the numbers would pass `MAX_DEDUPE_SEQ`.
+    header, when the numbers would pass `MAX_DEDUPE_SEQ`, and for what is no record.
     """
     writer = check_writer_id(writer_id).encode()
-    next_seq = start_seq + len(records)
-    if not 0 <= start_seq <= next_seq <= MAX_DEDUPE_SEQ + 1:
-        raise LocalProtocolError(
-            f"dedupe sequences go from 0 to {MAX_DEDUPE_SEQ}, not {start_seq} to {next_seq - 1}"
-        )
+    check_type("records", records, list)
+    # The last record's number must not be beyond the last one.
+    check_int("start_seq", start_seq, 0, MAX_DEDUPE_SEQ + 1 - len(records))
     for record in records:
+        check_type("a record", record, Record)
         for name, _ in record.headers:
             if name in (DEDUPE_SEQ, WRITER_ID):
                 raise LocalProtocolError(f"a record already carries the reserved header {name!r}")
     for i, record in enumerate(records):
         added = ((DEDUPE_SEQ, encode_u64(start_seq + i)), (WRITER_ID, writer))
         records[i] = evolve(record, headers=record.headers + added)
-    return next_seq
+    return start_seq + len(records)
 
 
 def extract_dedupe_seq(headers: Sequence[Header]) -> tuple[str, int] | None:
@@ -110,7 +115,7 @@ def extract_dedupe_seq(headers: Sequence[Header]) -> tuple[str, int] | None:
     mark before a writer id is left out, and what is no UTF-8 in it becomes U+FFFD. Which of
     repeated headers count, and what is raised, says `read_dedupe_headers`.
     """
-    seq, writer = read_dedupe_headers(headers)
+    seq, writer = read_dedupe_headers(as_headers(headers))
     if seq is None:
         return None
     return (LEGACY_WRITER_ID if writer is None else _decode_writer_id(writer)), seq

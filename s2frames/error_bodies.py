@@ -12,8 +12,9 @@ from s2frames.errors import (
     SeqNumMismatch,
     ServiceError,
 )
-from s2frames.peer_json import is_u64, is_utf8
+from s2frames.peer_json import is_utf8
 from s2frames.records import StreamPosition
+from s2frames.u64 import is_u64
 
 __all__ = ["excerpt", "parse_error", "parse_position"]
 

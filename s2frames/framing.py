@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from s2frames.checks import as_bytes, check_int, check_type
 from s2frames.errors import FrameSizeError, LocalProtocolError, RemoteProtocolError
-from s2frames.records import Header, Record, SequencedRecord
+from s2frames.records import Header, Record, SequencedRecord, as_headers, as_sequenced
 from s2frames.u64 import decode_u64, encode_u64
 
 __all__ = [
@@ -66,7 +67,7 @@ def parse_frame_headers(headers: Sequence[Header]) -> FrameMeta | None:
     The last of each counts, as in the npm package. Raises `RemoteProtocolError` when any of them
     is not eight bytes.
     """
-    num_records, total_bytes = read_frame_headers(headers)
+    num_records, total_bytes = read_frame_headers(as_headers(headers))
     if num_records is None or total_bytes is None:
         return None
     return FrameMeta(total_bytes, num_records)
@@ -91,11 +92,17 @@ def decode_u64_header(name: bytes, value: bytes) -> int:
 
 
 def frame_chunks_to_records(chunks: Sequence[bytes | bytearray | memoryview]) -> list[Record]:
-    """One record a chunk; the first carries the frame headers. No chunk, no record."""
-    if not chunks:
+    """One record a chunk; the first carries the frame headers. No chunk, no record.
+
+    Raises `LocalProtocolError` for chunks that are no bytes.
+    """
+    if not isinstance(chunks, Sequence):
+        raise LocalProtocolError(f"chunks are a sequence, not {type(chunks).__name__}")
+    bodies = [as_bytes("a chunk", chunk) for chunk in chunks]
+    if not bodies:
         return []
-    headers = make_frame_headers(sum(len(chunk) for chunk in chunks), len(chunks))
-    return [Record(bytes(chunk), () if i else headers) for i, chunk in enumerate(chunks)]
+    headers = make_frame_headers(sum(map(len, bodies)), len(bodies))
+    return [Record(body, () if i else headers) for i, body in enumerate(bodies)]
 
 
 class FrameAssembler:
@@ -107,8 +114,7 @@ class FrameAssembler:
     """
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
-        if max_frame_bytes < 1:
-            raise LocalProtocolError(f"max_frame_bytes must be at least 1, not {max_frame_bytes}")
+        check_int("max_frame_bytes", max_frame_bytes, 1)
         self._max_frame_bytes = max_frame_bytes
         self._meta: FrameMeta | None = None
         self._body = bytearray()
@@ -118,8 +124,12 @@ class FrameAssembler:
         """Take one record; the frame it completes, if it does.
 
         Raises `FrameSizeError` when a head declares no bytes or more than `max_frame_bytes`; the
-        assembler then waits for the next head.
+        assembler then waits for the next head. Raises `LocalProtocolError` for what is no record.
         """
+        if isinstance(record, SequencedRecord):
+            record = as_sequenced(record)
+        else:
+            check_type("record", record, Record)
         meta = parse_frame_headers(record.headers)
         if meta is not None:
             self._reset()

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
 
+from s2frames.checks import check_callable, check_type
 from s2frames.errors import (
     LocalProtocolError,
     Outcome,
@@ -205,6 +206,9 @@ class Operation(Generic[_T]):
         retry: Retry | None = None,
         request_ids: Iterator[int] | None = None,
     ) -> None:
+        check_type("plan", plan, Generator)
+        check_type("settings", settings, Settings)
+        check_callable("random", random)
         self._plan = plan
         self._settings = settings
         self._request_ids = count(1) if request_ids is None else request_ids

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeGuard, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from s2frames.errors import RemoteProtocolError
-from s2frames.u64 import U64_MAX
+from s2frames.u64 import U64_MAX, is_u64
 
 __all__ = [
     "as_object",
-    "is_u64",
     "is_utf8",
     "optional",
     "refuse_constant",
@@ -83,7 +82,7 @@ def take_choice(rest: dict[str, Any], what: str, name: str, kind: type[_E]) -> _
 def take_u64(rest: dict[str, Any], what: str, name: str, minimum: int) -> int | None:
     """The number `name`, from `minimum` to 2**64 - 1, removed; else a `RemoteProtocolError`."""
     number = take(rest, what, name, int)
-    if number is not None and not minimum <= number <= U64_MAX:
+    if number is not None and not is_u64(number, minimum):
         raise RemoteProtocolError(f"{name!r} of {what} is a number outside {minimum} to {U64_MAX}")
     return number
 
@@ -100,8 +99,3 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def is_u64(value: object) -> TypeGuard[int]:
-    """Whether `value` is a whole number from 0 to 2**64 - 1 (true and false are none)."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= U64_MAX

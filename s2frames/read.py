@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 from attrs import evolve
 
 from s2frames.checkpoint import Checkpoint, check_stream
+from s2frames.checks import check_callable, check_type
 from s2frames.errors import RangeNotSatisfiable, S2FramesError, TransportError
 from s2frames.events import FrameReceived, FramesReceived, ReaderEvent
 from s2frames.last import LastFrames, find_last
@@ -143,6 +144,9 @@ class ReadProtocol:
     def __init__(
         self, target: StreamTarget, settings: ReadSettings, *, random: Callable[[], float]
     ) -> None:
+        check_type("target", target, StreamTarget)
+        check_type("settings", settings, ReadSettings)
+        check_callable("random", random)
         if isinstance(settings.start, Checkpoint):
             check_stream(settings.start, target.basin, target.stream)
         self._target = target

@@ -21,7 +21,7 @@ from typing import cast
 from attrs import define, field
 
 from s2frames.checkpoint import Checkpoint, LaneCheckpoint, check_checkpoint, lane_writer_id
-from s2frames.checks import check_int
+from s2frames.checks import as_bytes, check_int, check_type
 from s2frames.classify import UNNUMBERED, ClassifiedRecord, RecordKind, classify, find_problem
 from s2frames.errors import LocalProtocolError, RemoteProtocolError
 from s2frames.events import (
@@ -40,7 +40,7 @@ from s2frames.events import (
 from s2frames.framed_wire import BatchScanner, Run
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
 from s2frames.open_frame import OpenFrame, pinned_bytes
-from s2frames.records import SequencedRecord, StreamPosition
+from s2frames.records import SequencedRecord, StreamPosition, as_sequenced
 from s2frames.u64 import U64_MAX
 
 __all__ = [
@@ -129,6 +129,7 @@ class FrameReader:
         max_buffered_bytes: int | None = None,
         abandon_after: int = DEFAULT_ABANDON_AFTER,
     ) -> None:
+        check_type("dedupe", dedupe, bool)
         check_int("max_frame_bytes", max_frame_bytes, 1)
         check_int("max_writers", max_writers, 1)
         check_int("abandon_after", abandon_after, 1)
@@ -251,14 +252,20 @@ class FrameReader:
         The reader advances as the iterator is consumed, which must be to its end before more is
         received. Raises `RemoteProtocolError` when sequence numbers go back.
         """
+        if not isinstance(records, Iterable):
+            raise LocalProtocolError(f"records are an iterable, not {type(records).__name__}")
         self._enter()
-        return cast("Iterator[ReaderEvent]", self._events(classify(records), self._end_records))
+        return cast(
+            "Iterator[ReaderEvent]",
+            self._events(classify(map(as_sequenced, records)), self._end_records),
+        )
 
     def receive_batch(self, data: bytes) -> Iterator[ReaderEvent]:
         """Take an encoded `ReadBatch`; otherwise as `receive_records`, and tells of the tail.
 
         Raises `RemoteProtocolError` when `data` is no such message.
         """
+        data = as_bytes("a ReadBatch", data)
         self._enter()
         events = self._events(
             self._scanner.scan_runs(data), partial(self._end_batch, self._next_seq)
@@ -267,6 +274,7 @@ class FrameReader:
 
     def receive_batch_at_once(self, data: bytes) -> Iterator[ReaderEvent | FramesReceived]:
         """As `receive_batch`, with messages that look alike together: for speed."""
+        data = as_bytes("a ReadBatch", data)
         self._enter()
         self._takes_runs = True
         return self._events(self._scanner.scan_runs(data), partial(self._end_batch, self._next_seq))

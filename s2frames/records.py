@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from s2frames.brief import brief
+from s2frames.checks import as_bytes, check_int, check_type
 from s2frames.errors import LocalProtocolError
-from s2frames.u64 import U64_MAX, encode_u64
+from s2frames.u64 import U64_MAX, encode_u64, is_u64
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -23,6 +25,8 @@ __all__ = [
     "Record",
     "SequencedRecord",
     "StreamPosition",
+    "as_headers",
+    "as_sequenced",
     "check_basin_name",
     "check_fencing_token",
     "check_headers",
@@ -75,17 +79,15 @@ class AppendAck:
     tail: StreamPosition
 
 
-def _as_bytes(value: object) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, (bytearray, memoryview)):
-        return bytes(value)
-    raise LocalProtocolError(
-        f"a record's body is bytes, bytearray or memoryview, not {type(value).__name__}"
-    )
+def _as_body(value: object) -> bytes:
+    return as_bytes("a record's body", value)
 
 
-def _as_headers(value: Iterable[Header]) -> tuple[Header, ...]:
+def as_headers(value: Iterable[Header]) -> tuple[Header, ...]:
+    """`value` as a tuple, if it is of tuples (name, value) of bytes.
+
+    Raises `LocalProtocolError` for anything else.
+    """
     try:
         headers = tuple(value)
     except TypeError:
@@ -98,14 +100,16 @@ def _as_headers(value: Iterable[Header]) -> tuple[Header, ...]:
             or len(header) != 2
             or not all(isinstance(part, bytes) for part in header)
         ):
-            raise LocalProtocolError(f"a header is a tuple (name, value) of bytes, not {header!r}")
+            raise LocalProtocolError(
+                f"a header is a tuple (name, value) of bytes, not {brief(header)}"
+            )
     return headers
 
 
 def check_timestamp(value: int | None) -> int | None:
     """`value`, if a record can have this timestamp; else a `LocalProtocolError`."""
-    if value is not None and not (isinstance(value, int) and 0 <= value <= U64_MAX):
-        raise LocalProtocolError(f"a timestamp is an int from 0 to {U64_MAX}, not {value!r}")
+    if value is not None and not is_u64(value):
+        raise LocalProtocolError(f"a timestamp is an int from 0 to {U64_MAX}, not {brief(value)}")
     return value
 
 
@@ -113,8 +117,8 @@ def check_timestamp(value: int | None) -> int | None:
 class Record:
     """A record to append."""
 
-    body: bytes = field(default=b"", converter=_as_bytes)
-    headers: tuple[Header, ...] = field(default=(), converter=_as_headers)
+    body: bytes = field(default=b"", converter=_as_body)
+    headers: tuple[Header, ...] = field(default=(), converter=as_headers)
     #: Milliseconds since the Unix epoch; None lets the service choose.
     timestamp: int | None = field(default=None, converter=check_timestamp)
 
@@ -139,9 +143,31 @@ class SequencedRecord:
         return metered_bytes(self.headers, len(self.body))
 
 
+def as_sequenced(record: SequencedRecord) -> SequencedRecord:
+    """`record`, its headers a tuple, if all of it is what it must be; else a `LocalProtocolError`.
+
+    For records that others made: those that come from the service are checked when decoded.
+    """
+    check_type("a record that was read", record, SequencedRecord)
+    check_int("seq_num", record.seq_num)
+    check_int("timestamp", record.timestamp)
+    headers = as_headers(record.headers)
+    if not isinstance(record.body, (bytes, memoryview)):
+        return evolve(record, headers=headers, body=_as_body(record.body))
+    return record if headers is record.headers else evolve(record, headers=headers)
+
+
 def metered_bytes(headers: Sequence[Header], body_bytes: int) -> int:
-    """The size that S2 counts for a record: 8 + 2 a header + names + values + body."""
-    return 8 + 2 * len(headers) + sum(len(n) + len(v) for n, v in headers) + body_bytes
+    """The size that S2 counts for a record: 8 + 2 a header + names + values + body.
+
+    Raises `LocalProtocolError` for headers that are none, and for a size that is no number.
+    """
+    try:
+        return 8 + 2 * len(headers) + sum(len(n) + len(v) for n, v in headers) + body_bytes
+    except (TypeError, ValueError):
+        as_headers(headers)
+        check_int("body_bytes", body_bytes)
+        raise
 
 
 def is_command(headers: Sequence[Header]) -> bool:
@@ -208,7 +234,7 @@ def check_headers(headers: Iterable[Header], reserved: frozenset[bytes]) -> tupl
 
     Raises `LocalProtocolError` for an empty or reserved name and for anything but bytes.
     """
-    checked = _as_headers(headers)
+    checked = as_headers(headers)
     for name, _ in checked:
         if not name:
             raise LocalProtocolError("a header name must not be empty (that marks S2's commands)")

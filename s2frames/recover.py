@@ -53,6 +53,7 @@ def recover_writer(
     `WriterExhausted` when the writer has used that one; in `SeqNumMismatch` when others append all
     the time.
     """
+    check_type("target", target, StreamTarget)
     check_writer_id(writer_id)
     check_int("search_from", search_from)
     check_type("may_be_new", may_be_new, bool)

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
 
+from s2frames.checks import check_int
 from s2frames.config import BasinConfig, StreamConfig
 from s2frames.error_bodies import excerpt, parse_error, parse_position
 from s2frames.errors import LocalProtocolError, RemoteProtocolError
@@ -357,8 +358,7 @@ def _request(method: str, url: str, headers: Mapping[str, str], content: object 
 def _page_query(prefix: str, start_after: str, limit: int, max_name_bytes: int) -> str:
     _check_part_of_name("prefix", prefix, max_name_bytes)
     _check_part_of_name("start_after", start_after, max_name_bytes)
-    if type(limit) is not int or not 1 <= limit <= MAX_PAGE_ITEMS:
-        raise LocalProtocolError(f"limit is an int from 1 to {MAX_PAGE_ITEMS}, not {limit!r}")
+    check_int("limit", limit, 1, MAX_PAGE_ITEMS)
     filters = {"prefix": prefix, "start_after": start_after}
     query = {name: text for name, text in filters.items() if text}
     return urlencode({**query, "limit": limit}, quote_via=quote, safe="")

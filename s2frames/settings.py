@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, fields, frozen
 
-from s2frames.checkpoint import Checkpoint
+from s2frames.brief import brief
+from s2frames.checkpoint import Checkpoint, check_checkpoint
 from s2frames.checks import check_int, check_seconds, check_type
 from s2frames.compression import Compression, check_available
 from s2frames.errors import LocalProtocolError
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
-from s2frames.reader import DEFAULT_MAX_WRITERS
+from s2frames.reader import DEFAULT_MAX_WRITERS, FrameReader
 from s2frames.records import check_basin_name
 from s2frames.retry import Retry
-from s2frames.u64 import U64_MAX
-from s2frames.writer import DEFAULT_MAX_INFLIGHT_BATCHES, DEFAULT_MAX_INFLIGHT_BYTES
+from s2frames.u64 import U64_MAX, is_u64
+from s2frames.writer import DEFAULT_MAX_INFLIGHT_BATCHES, DEFAULT_MAX_INFLIGHT_BYTES, FrameWriter
 from s2frames.writer_state import WriterState
 
 __all__ = [
@@ -122,10 +123,6 @@ def _wait(_instance: object, attribute: Attribute[int | None], value: int | None
         check_int(attribute.name, value, 1, MAX_WAIT)
 
 
-def _is_seq_num(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= U64_MAX
-
-
 def _u64(_instance: object, attribute: Attribute[int | None], value: int | None) -> None:
     if value is not None:
         check_int(attribute.name, value)
@@ -176,6 +173,13 @@ class Settings:
 
         What is unset or empty keeps its default. `changes` are further arguments of `Settings`.
         """
+        check_type("environ", environ, Mapping)
+        names = [attribute.name for attribute in fields(cls)]
+        for name in changes:
+            if name not in names:
+                raise LocalProtocolError(
+                    f"there is no setting {name!r}; there are: {', '.join(names)}"
+                )
         arguments = {"access_token": environ.get(ACCESS_TOKEN_VARIABLE) or None, **changes}
         if "endpoints" not in arguments:
             default = Endpoints()
@@ -232,6 +236,16 @@ class AppendSettings:
     retry: Retry | None = field(default=None, validator=_retry)
 
     def __attrs_post_init__(self) -> None:
+        # The writer checks what it is made of: each rule stands there.
+        FrameWriter(
+            self.writer_id,
+            first_dedupe_seq=0 if self.first_dedupe_seq is None else self.first_dedupe_seq,
+            max_frame_bytes=self.max_frame_bytes,
+            match_seq_num=self.match_seq_num,
+            fencing_token=self.fencing_token,
+            max_inflight_batches=self.max_inflight_batches,
+            max_inflight_bytes=self.max_inflight_bytes,
+        )
         if (self.writer_id is None) != (self.first_dedupe_seq is None):
             raise LocalProtocolError(
                 "writer_id and first_dedupe_seq go together: a writer that starts over at 0 under "
@@ -302,11 +316,19 @@ class ReadSettings:
 
     def __attrs_post_init__(self) -> None:
         is_checkpoint = isinstance(self.start, Checkpoint)
-        if not (is_checkpoint or _is_seq_num(self.start)):
+        if not (is_checkpoint or is_u64(self.start)):
             raise LocalProtocolError(
                 f"start must be a sequence number from 0 to {U64_MAX} or a Checkpoint, "
-                f"not {self.start!r}"
+                f"not {brief(self.start)}"
             )
+        if isinstance(self.start, Checkpoint):
+            check_checkpoint(self.start)
+        # The reader checks what it is made of: each rule stands there.
+        FrameReader(
+            max_frame_bytes=self.max_frame_bytes,
+            max_writers=self.max_writers,
+            max_buffered_bytes=self.max_buffered_bytes,
+        )
         starts = {
             "start": is_checkpoint or self.start != 0,
             "timestamp": self.timestamp is not None,

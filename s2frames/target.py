@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from attrs import field, frozen
 
+from s2frames.checks import check_type
 from s2frames.errors import LocalProtocolError
 from s2frames.http import Request
 from s2frames.records import check_basin_name, check_stream_name
@@ -30,11 +31,15 @@ def _check_key(_instance: object, _attribute: object, key: bytes | None) -> None
         raise LocalProtocolError(f"encryption_key must be {_ENCRYPTION_KEY_BYTES} bytes")
 
 
+def _check_settings(_instance: object, _attribute: object, settings: Settings) -> None:
+    check_type("settings", settings, Settings)
+
+
 @frozen
 class StreamTarget:
     """A stream of a basin, with all that a request to it needs."""
 
-    settings: Settings
+    settings: Settings = field(validator=_check_settings)
     basin: str = field(converter=check_basin_name)
     stream: str = field(converter=check_stream_name)
     #: The key to encrypt and decrypt records with: 32 bytes.

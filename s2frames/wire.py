@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
+from s2frames.checks import as_bytes
 from s2frames.errors import RemoteProtocolError
 from s2frames.records import (
     AppendAck,
@@ -200,6 +201,7 @@ def _decode_append_record(data: bytes, start: int, end: int) -> Record:
 
 def decode_append_ack(data: bytes) -> AppendAck:
     """The ack in an `AppendAck` message; all three positions must be there."""
+    data = as_bytes("an AppendAck", data)
     positions: dict[int, StreamPosition] = {}
     for number, wire_type, start, end in _fields(data, 0, len(data)):
         if number in (1, 2, 3):
@@ -213,6 +215,7 @@ def decode_append_ack(data: bytes) -> AppendAck:
 
 def decode_read_batch(data: bytes) -> ReadBatch:
     """The batch in a `ReadBatch` message."""
+    data = as_bytes("a ReadBatch", data)
     records: list[SequencedRecord] = []
     tail: StreamPosition | None = None
     for number, wire_type, start, end in _fields(data, 0, len(data)):

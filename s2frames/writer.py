@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define, field
 
-from s2frames.checks import check_int
+from s2frames.checks import check_int, check_type
 from s2frames.chunking import MAX_CHUNK_BODY_BYTES
 from s2frames.dedupe import MAX_DEDUPE_SEQ, RESERVED_HEADERS, check_writer_id
 from s2frames.errors import FrameSizeError, LocalProtocolError, RemoteProtocolError
@@ -267,6 +267,8 @@ class FrameWriter:
 
         A batch that is not full is held back while others are unacked, unless `flush`.
         """
+        if max_batches is not None:
+            check_int("max_batches", max_batches)
         batches: list[Batch] = []
         while len(batches) != max_batches and (batch := self._next_batch(flush)) is not None:
             self._inflight.append(batch)
@@ -279,6 +281,7 @@ class FrameWriter:
 
         Raises `RemoteProtocolError` when the ack cannot be that batch's.
         """
+        check_type("ack", ack, AppendAck)
         self._check_ack(ack)
         batch = self._inflight.popleft()
         self._inflight_bytes -= batch.metered_bytes

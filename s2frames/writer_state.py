@@ -43,7 +43,7 @@ class WriterState:
     match_seq_num: int | None = field(default=None, validator=_seq_num)
     #: Whether the writer's last message is in the stream to its end. If not, it is to be sent
     #: again, as a new one.
-    last_frame_is_whole: bool = True
+    last_frame_is_whole: bool = field(default=True, validator=_flag)
     #: Records below this dedupe sequence may be in the stream already, or get there: what is
     #: appended instead of them is not known to be new.
     in_doubt_until: int = field(default=0, validator=_dedupe_seq)
@@ -76,4 +76,5 @@ class Pending:
 
     def after(self, state: WriterState) -> tuple[PendingMessage, ...]:
         """The messages that are not in the stream to their end, by a state read from it."""
+        check_type("state", state, WriterState)
         return tuple(m for m in self.messages if m.end_dedupe_seq > state.next_dedupe_seq)

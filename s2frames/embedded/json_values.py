@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from s2frames.errors import S2FramesError
-from s2frames.peer_json import is_u64, is_utf8
-from s2frames.u64 import U64_MAX
+from s2frames.peer_json import is_utf8
+from s2frames.u64 import U64_MAX, is_u64
 
 __all__ = [
     "JsonError",

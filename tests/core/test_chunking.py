@@ -34,7 +34,7 @@ def test_largest_chunk_fills_a_first_record() -> None:
         (10, 10, [10]),
         (11, 10, [10, 1]),
         (20, 10, [10, 10]),
-        (1, 2**64, [1]),
+        (1, 2**64 - 1, [1]),
     ],
 )
 def test_sizes(size: int, max_chunk_size: int, sizes: list[int]) -> None:

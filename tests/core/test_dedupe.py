@@ -123,7 +123,9 @@ def test_inject_goes_up_to_the_last_sequence(count: int, start: int) -> None:
 )
 def test_inject_refuses_sequences_out_of_range_before_any_change(count: int, start: int) -> None:
     records = [Record(b"x")] * count
-    with pytest.raises(LocalProtocolError, match=f"{MAX_DEDUPE_SEQ}, not {start} to "):
+    last = MAX_DEDUPE_SEQ + 1 - count
+    named = f"^start_seq must be an int from 0 to {last}, not {start}$"
+    with pytest.raises(LocalProtocolError, match=named):
         inject_dedupe_headers(records, "w", start)
     assert records == [Record(b"x")] * count
 

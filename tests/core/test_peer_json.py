@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from s2frames.errors import RemoteProtocolError
 from s2frames.peer_json import (
     as_object,
-    is_u64,
     is_utf8,
     optional,
     refuse_constant,
@@ -24,7 +23,7 @@ from s2frames.peer_json import (
     take_u64,
 )
 from s2frames.u64 import U64_MAX
-from strategies import any_json, u64s
+from strategies import u64s
 
 KINDS = (bool, int, float, str, list, dict)
 
@@ -145,19 +144,6 @@ def test_no_number_there(rest: dict[str, Any]) -> None:
 
 
 # Values
-
-
-@given(any_json)
-def test_is_u64(value: Any) -> None:
-    assert is_u64(value) is (type(value) is int and 0 <= value < 2**64)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(0, True), (U64_MAX, True), (-1, False), (U64_MAX + 1, False), (True, False), (1.0, False)],
-)
-def test_ends_of_the_range(value: object, expected: bool) -> None:
-    assert is_u64(value) is expected
 
 
 @given(st.text(st.characters(codec="utf-8")))

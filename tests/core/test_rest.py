@@ -260,7 +260,9 @@ def test_any_filter_is_a_query(prefix: str, start_after: str, limit: int) -> Non
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, True, 1.0, "10", None])
 def test_limit_out_of_range(limit: Any) -> None:
-    with pytest.raises(LocalProtocolError, match=f"limit is an int from 1 to 1000, not {limit!r}"):
+    with pytest.raises(
+        LocalProtocolError, match=f"limit must be an int from 1 to 1000, not {limit!r}"
+    ):
         rest.list_basins(LOCAL, limit=limit)
     with pytest.raises(LocalProtocolError, match="1000"):
         rest.list_streams(LOCAL, BASIN, limit=limit)

@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 
-from s2frames.checkpoint import Checkpoint
+from s2frames.checkpoint import Checkpoint, LaneCheckpoint
 from s2frames.compression import Compression
 from s2frames.errors import LocalProtocolError
 from s2frames.retry import Retry
@@ -333,7 +333,7 @@ def test_who_is_exclusive_and_from_where(
     assert settings.first_match_seq_num == first
 
 
-CHECKPOINT = Checkpoint(read_from=3, seen_through=5)
+CHECKPOINT = Checkpoint(3, 5, (LaneCheckpoint(b"w", None, 3),))
 
 
 @pytest.mark.parametrize(
@@ -427,6 +427,19 @@ def test_refuses_settings_of_the_wrong_type(arguments: Any, message: str) -> Non
         ({"allow_duplicates": "yes"}, "allow_duplicates must be a bool"),
         ({"resume": "w"}, "resume must be a WriterState, not str"),
         ({"retry": 3}, "retry must be a Retry, not int"),
+        ({"max_frame_bytes": "x"}, "max_frame_bytes must be an int from 1 .* not 'x'"),
+        ({"max_frame_bytes": 0}, "max_frame_bytes must be an int from 1 .* not 0"),
+        ({"max_inflight_batches": 0}, "max_inflight_batches must be an int from 1 .* not 0"),
+        ({"max_inflight_batches": True}, "max_inflight_batches .* not True"),
+        ({"max_inflight_bytes": "x"}, "max_inflight_bytes must be an int from 1048576 .* not 'x'"),
+        ({"max_inflight_bytes": 1}, "max_inflight_bytes must be an int from 1048576 .* not 1"),
+        ({"writer_id": 7, "first_dedupe_seq": 0}, "a writer id is a str in UTF-8, not 7"),
+        ({"writer_id": "", "first_dedupe_seq": 0}, "a writer id has 1 to 256 UTF-8 bytes, not 0"),
+        ({"writer_id": "w", "first_dedupe_seq": True}, "first_dedupe_seq must be .* not True"),
+        ({"writer_id": "w", "first_dedupe_seq": 2**53}, f"first_dedupe_seq .* not {2**53}"),
+        ({"match_seq_num": "5"}, "match_seq_num must be an int from 0 .* not '5'"),
+        ({"fencing_token": 5}, "a fencing token is a str, not int"),
+        ({"fencing_token": "x" * 37}, "a fencing token has at most 36 UTF-8 bytes, not 37"),
     ],
 )
 def test_refuses_append_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
@@ -447,6 +460,14 @@ def test_refuses_append_settings_of_the_wrong_type(arguments: Any, message: str)
         ({"timestamp": 1.5}, "timestamp must be an int from 0"),
         ({"max_scan_bytes": None}, "max_scan_bytes must be an int from 1"),
         ({"retry": 3}, "retry must be a Retry, not int"),
+        ({"start": True}, "start must be a sequence number .* not True"),
+        ({"start": Checkpoint(5, 3)}, "the checkpoint is damaged"),
+        ({"max_frame_bytes": "x"}, "max_frame_bytes must be an int from 1 .* not 'x'"),
+        ({"max_frame_bytes": 0}, "max_frame_bytes must be an int from 1 .* not 0"),
+        ({"max_writers": None}, "max_writers must be an int from 1 .* not None"),
+        ({"max_writers": 0}, "max_writers must be an int from 1 .* not 0"),
+        ({"max_buffered_bytes": "x"}, "max_buffered_bytes must be an int from 1 .* not 'x'"),
+        ({"max_buffered_bytes": 5}, r"max_buffered_bytes \(5\) must not be below max_frame_bytes"),
     ],
 )
 def test_refuses_read_settings_of_the_wrong_type(arguments: Any, message: str) -> None:
