@@ -40,10 +40,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly, in the packages, the tests and this file."""
+    """Check types, strictly, in the packages, the tests and this file; public uses twice."""
     session.install(".[all]")
     install_group(session, "types")
     session.run("mypy")
+    session.run("pyright")
 
 
 @nox.session
