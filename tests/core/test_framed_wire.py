@@ -127,6 +127,34 @@ def test_writers_of_one_length_share_a_layout() -> None:
     compare([encode(place(bodies, 1))])
 
 
+@pytest.mark.parametrize(
+    "writer_id",
+    [
+        *(b"w" * size for size in (0, 1, 255, 256, 257, 321, 9000)),
+        b"__legacy__",
+        b"\xff",
+        b"\xef\xbb\xbf",
+    ],
+    ids=lambda writer_id: f"{len(writer_id)}-{writer_id[:1].hex()}",
+)
+def test_writer_ids_of_every_kind(writer_id: bytes) -> None:
+    records = [
+        SequencedRecord(
+            200 + i,
+            7,
+            (
+                *make_frame_headers(1, 1),
+                (DEDUPE_SEQ, encode_u64(i)),
+                (WRITER_ID, writer_id),
+            ),
+            b"x",
+        )
+        for i in range(40)
+    ]
+    compare([encode(records)] * 2)
+    compare([encode([record]) for record in records])
+
+
 def test_layouts_of_one_length_take_turns() -> None:
     # A longer number beside a shorter body: the same length, everything elsewhere.
     pairs = [(b"xx", 100), (b"x", 200), (b"xx", 101), (b"x", 201), (b"xx", 102), (b"xx", 103)]
