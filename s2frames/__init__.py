@@ -56,6 +56,7 @@ from s2frames.events import (
     GapDetected,
     ReaderEvent,
     RecordReceived,
+    SequenceGapDetected,
     WriterForgotten,
 )
 from s2frames.framing import (
@@ -67,6 +68,7 @@ from s2frames.framing import (
     make_frame_headers,
     parse_frame_headers,
 )
+from s2frames.handout import Handout
 from s2frames.http import Request
 from s2frames.inbox import Inbox, OnCorrupt, ReceivedMessage
 from s2frames.operation import Operation, OperationState
@@ -160,6 +162,7 @@ __all__ = [
     "FramesDurable",
     "FramesReceived",
     "GapDetected",
+    "Handout",
     "Header",
     "Inbox",
     "LaneCheckpoint",
@@ -196,6 +199,7 @@ __all__ = [
     "ScanLimitExceeded",
     "SendData",
     "SeqNumMismatch",
+    "SequenceGapDetected",
     "SequencedRecord",
     "ServiceError",
     "SessionEnded",

@@ -6,6 +6,11 @@ out. See `session` for how an adapter drives it.
 The table below is all there is to know of states. What fails and may pass is tried again: all that
 is unacked is sent once more, the same bytes in the same order. Where every batch is conditioned on
 its place and the service says that the place is taken, the session first reads back what landed.
+
+Ctrl-C can cut a method off between any two of its lines. Whoever calls next, or says `interrupted`,
+finds that it was: the request that was open is given up, and all that is unacked is sent once more.
+For that every change of state comes last, after all that it stands for, and what was found out is
+kept where it can be taken again.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from attrs import evolve
 
@@ -32,6 +37,7 @@ from s2frames.errors import (
     WriterConflict,
 )
 from s2frames.events import FramesDurable
+from s2frames.mending import Mendable, whole
 from s2frames.operation import Operation, ask
 from s2frames.read_back import read_back
 from s2frames.reconcile import Finding, Reconciliation
@@ -98,6 +104,8 @@ class AppendInput(enum.Enum):
     RETRY = enum.auto()
     #: It is time for another attempt.
     TIME = enum.auto()
+    #: What was under way was cut off.
+    INTERRUPTED = enum.auto()
     #: The service says that a place is taken that may be so by our own batch.
     RECONCILE = enum.auto()
     #: There will be no other attempt.
@@ -114,25 +122,34 @@ TRANSITIONS: Mapping[tuple[AppendState, AppendInput], AppendState] = {
     (_S.IDLE, _I.FINISHED): _S.CLOSED,
     (_S.IDLE, _I.REFUSED): _S.FAILED,
     (_S.PREPARING, _I.DONE): _S.IDLE,
+    (_S.PREPARING, _I.INTERRUPTED): _S.IDLE,
     (_S.PREPARING, _I.REFUSED): _S.FAILED,
     (_S.OPENING, _I.ANSWER): _S.STREAMING,
     (_S.OPENING, _I.RETRY): _S.WAITING,
+    (_S.OPENING, _I.INTERRUPTED): _S.IDLE,
     (_S.OPENING, _I.REFUSED): _S.FAILED,
     (_S.STREAMING, _I.DONE): _S.IDLE,
     (_S.STREAMING, _I.RETRY): _S.WAITING,
     (_S.STREAMING, _I.RECONCILE): _S.RECONCILING,
+    (_S.STREAMING, _I.INTERRUPTED): _S.IDLE,
     (_S.STREAMING, _I.REFUSED): _S.FAILED,
     (_S.WAITING, _I.TIME): _S.IDLE,
+    (_S.WAITING, _I.INTERRUPTED): _S.IDLE,
     (_S.WAITING, _I.REFUSED): _S.FAILED,
     (_S.RECONCILING, _I.DONE): _S.IDLE,
+    (_S.RECONCILING, _I.INTERRUPTED): _S.IDLE,
     (_S.RECONCILING, _I.REFUSED): _S.FAILED,
 }
 
 _APPENDING = (AppendState.OPENING, AppendState.STREAMING)
+_ASKING = (AppendState.PREPARING, AppendState.RECONCILING)
 _ENDED = (AppendState.CLOSED, AppendState.FAILED)
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
-class AppendProtocol:
+
+class AppendProtocol(Mendable):
     """Appends messages to a stream, in order, and tells when they are durable.
 
     Args:
@@ -178,8 +195,12 @@ class AppendProtocol:
         self._is_flushing = False
         self._durable_messages = 0
         self._events: deque[AppendEvent] = deque()
+        # Up to where in the stream it was told what is durable; and how the session ended, until
+        # that was told.
+        self._told_end = 0
+        self._ending: SessionEnded | None = None
         self._actions: list[Action] = []
-        # When the oldest message that is not in a batch was accepted.
+        # When the oldest message that is not in a batch was accepted, if there is one.
         self._waiting_since: float | None = None
         # The request that is open: its number, its answer, and whether its body is complete.
         self._request_ids = count(1)
@@ -195,9 +216,9 @@ class AppendProtocol:
         self._stall_deadline: float | None = None
         # When the next attempt is due.
         self._retry_at: float | None = None
-        # How many of the unacked batches, from the oldest on, a connection which is lost may have
-        # brought in, or may still bring in.
-        self._num_in_doubt = 0
+        # Below which dedupe sequence a connection that was lost may have brought in what is not
+        # acked, or may still do so.
+        self._doubt_end = 0
         # Below which dedupe sequence the writer's last session left that open.
         self._in_doubt_until = 0 if settings.resume is None else settings.resume.in_doubt_until
         # Whether the request that is open had an ack, and whether the next burst carries one batch
@@ -213,6 +234,8 @@ class AppendProtocol:
         self._operation: Operation[Any] | None = None
         # What was refused for what may be the session's own doing, while that is found out.
         self._dispute: tuple[AppendConditionFailed, Reconciliation] | None = None
+        # Below which dedupe sequence the request that was refused had sent something.
+        self._disputed_end = 0
         self._outcome = Outcome.NOT_APPLIED
 
     @property
@@ -229,6 +252,11 @@ class AppendProtocol:
     def durable_messages(self) -> int:
         """How many messages are durable."""
         return self._durable_messages
+
+    @property
+    def accepted_messages(self) -> int:
+        """How many messages were accepted."""
+        return self._writer.next_frame
 
     @property
     def is_full(self) -> bool:
@@ -298,16 +326,16 @@ class AppendProtocol:
     ) -> int:
         """Accept a payload; returns its number. Raises as `FrameWriter.send` does."""
         self._check_open()
-        frame = self._writer.send(payload, headers, timestamp)
-        self._note_waiting(now)
-        return frame
+        if not self._writer.queued_bytes:
+            self._waiting_since = now
+        return self._writer.send(payload, headers, timestamp)
 
     def send_many(self, payloads: Iterable[bytes], *, now: float) -> range:
         """Accept payloads, all or none; returns their numbers. As `FrameWriter.send_many`."""
         self._check_open()
-        frames = self._writer.send_many(payloads)
-        self._note_waiting(now)
-        return frames
+        if not self._writer.queued_bytes:
+            self._waiting_since = now
+        return self._writer.send_many(payloads)
 
     def flush(self) -> None:
         """Hold nothing back that was accepted so far."""
@@ -315,9 +343,9 @@ class AppendProtocol:
 
     def close(self) -> None:
         """Accept nothing more; the session ends when everything is durable. Idempotent."""
-        self._is_closing = True
-        self._is_flushing = True
+        self._is_closing = self._is_flushing = True
 
+    @whole
     def abort(self, why: str = "the session was aborted") -> None:
         """End now: send nothing more and close the open request. Idempotent."""
         if self._state not in _ENDED:
@@ -327,12 +355,9 @@ class AppendProtocol:
         if self._state in _ENDED or self._is_closing:
             raise LocalProtocolError("the append session is closed")
 
-    def _note_waiting(self, now: float) -> None:
-        if self._waiting_since is None:
-            self._waiting_since = now
-
     # What the adapter is to do
 
+    @whole
     def data_to_send(self, now: float) -> list[Action]:
         """What to do next, in this order."""
         if self._state is AppendState.IDLE and not self._writer.is_idle and self._must_prepare:
@@ -345,14 +370,22 @@ class AppendProtocol:
         if self._state in _APPENDING:
             self._send_batches(now)
         if self._state is AppendState.IDLE and self._is_closing and self._writer.is_idle:
+            self._ending = SessionEnded(None)
             self._move(AppendInput.FINISHED)
-            self._events.append(SessionEnded(None))
+            self._tell_end()
         actions, self._actions = self._actions, []
         return actions
 
+    @property
+    def events(self) -> deque[AppendEvent]:
+        """What has happened and was not taken: to be taken from the left, once it is dealt with."""
+        if self._is_cut_off:
+            self._mend()
+        return self._events
+
     def events_received(self) -> list[AppendEvent]:
         """What has happened since the last call."""
-        events = list(self._events)
+        events = list(self.events)
         self._events.clear()
         return events
 
@@ -368,6 +401,7 @@ class AppendProtocol:
         )
         return min((wait for wait in waits if wait is not None), default=None)
 
+    @whole
     def handle_timeout(self, now: float) -> None:
         """Act on a deadline, if one has passed."""
         timeout = self._target.settings.request_timeout
@@ -387,6 +421,7 @@ class AppendProtocol:
         if linger is not None and now >= linger:
             self._is_flushing = True
 
+    @whole
     def start_waiting(self, now: float) -> None:
         """The adapter waits for bytes from now on."""
         if self._operation is not None:
@@ -397,6 +432,8 @@ class AppendProtocol:
             self._state in _APPENDING and not self._body_is_complete
         )
         if self._waiting_since is None or self._is_flushing or not is_held_back:
+            return None
+        if not self._writer.queued_bytes:
             return None
         return self._waiting_since + self._settings.linger
 
@@ -466,6 +503,7 @@ class AppendProtocol:
 
     def _reconcile(self, refusal: AppendConditionFailed) -> None:
         """Read back what landed before the service refused."""
+        self._disputed_end = self._writer.next_unsent_dedupe_seq
         self._rest_request(AppendInput.RECONCILE)
         self._writer.connection_lost()
         reconciliation = self._writer.reconcile()
@@ -490,9 +528,7 @@ class AppendProtocol:
         if operation is None:
             return
         self._events += operation.events_received()
-        if self._dispute is not None:
-            for event in self._dispute[1].durable():
-                self._note_durable(event)
+        self._take_durable()
         if not operation.is_over:
             return
         self._operation = None
@@ -524,7 +560,7 @@ class AppendProtocol:
         # a lost connection may still bring it in. Where nothing stands any more nobody knows.
         is_dead = finding is not Finding.OURS or is_fenced_off or reconciliation.has_moved
         if is_dead and finding is not Finding.TRIMMED:
-            self._num_in_doubt = 0
+            self._doubt_end = 0
         if finding is Finding.CONFLICT:
             conflict = WriterConflict(
                 f"the stream holds other records of writer {self._writer_id!r} where the next of "
@@ -539,6 +575,7 @@ class AppendProtocol:
 
     # What happened
 
+    @whole
     def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
         """The transport took `num_bytes` more of the request's body."""
         if self._is_current(request_id):
@@ -547,6 +584,7 @@ class AppendProtocol:
                 self._time_sending(now)
             self._time_acks(now, only_if_untimed=True)
 
+    @whole
     def receive_response(
         self, request_id: int, status: int, headers: Mapping[str, str], now: float
     ) -> None:
@@ -557,6 +595,7 @@ class AppendProtocol:
         elif self._is_current(request_id):
             self._guard(lambda: self._begin_answer(status, headers, now), now)
 
+    @whole
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
         """Bytes of the answer, cut anywhere."""
         if self._operation is not None:
@@ -565,6 +604,7 @@ class AppendProtocol:
         elif self._is_current(request_id):
             self._guard(lambda: self._receive_acks(data, now), now)
 
+    @whole
     def receive_eof(self, request_id: int, now: float) -> None:
         """The answer is complete."""
         if self._operation is not None:
@@ -573,6 +613,7 @@ class AppendProtocol:
         elif self._is_current(request_id):
             self._guard(lambda: self._finish_answer(now), now)
 
+    @whole
     def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
         """The request came to nothing: `error` says why."""
         if self._operation is not None:
@@ -580,6 +621,15 @@ class AppendProtocol:
             self._follow_operation()
         elif self._is_current(request_id):
             self._fail_attempt(error, now)
+
+    def interrupted(self, now: float) -> None:  # it waits for nothing
+        """What was under way was cut off, in a call of the session or in what was done for it.
+
+        The request that is open is given up and what is unacked is sent again, at once; no attempt
+        is counted for it. Where that could double messages, the session ends: without dedupe, when
+        something was under way.
+        """
+        self._mend()
 
     def _is_current(self, request_id: int) -> bool:
         return request_id == self._request_id and self._state in _APPENDING
@@ -618,18 +668,33 @@ class AppendProtocol:
             self._leave_connection()
 
     def _receive_ack(self, body: bytes, now: float) -> None:
-        event = self._writer.receive_ack(decode_append_ack(body))
+        self._writer.receive_ack(decode_append_ack(body))
         self._is_acked = True
         self._batch_ends.popleft()
-        self._note_durable(event)
+        self._take_durable()
         self._time_acks(now, only_if_untimed=False)
 
+    def _take_durable(self) -> None:
+        """Note what the writer knows to be durable, as far as it was not noted."""
+        landed = () if self._dispute is None else self._dispute[1].landed
+        while landed:
+            self._note_durable(landed[0])
+            landed.popleft()
+        if self._writer.last_durable is not None:
+            self._note_durable(self._writer.last_durable)
+
     def _note_durable(self, event: FramesDurable) -> None:
-        self._durable_messages += event.num_frames
-        self._events.append(event)
+        if event.ack.end.seq_num <= self._told_end:
+            return
+        self._durable_messages = event.first_frame + event.num_frames
         self._budget.note_progress()
         self._carries_one = False
-        self._num_in_doubt = max(0, self._num_in_doubt - 1)
+        if not self._is_last_event(event):
+            self._events.append(event)
+        self._told_end = event.ack.end.seq_num
+
+    def _is_last_event(self, event: AppendEvent) -> bool:
+        return bool(self._events) and self._events[-1] is event
 
     def _finish_answer(self, now: float) -> None:
         self._response.receive_eof()
@@ -672,6 +737,7 @@ class AppendProtocol:
 
     def _fail_attempt(self, error: S2FramesError, now: float) -> None:
         """The attempt ended in `error`: find out what landed, try again, or end."""
+        error = self._response.why_failed(error)
         error.attempts = self._budget.attempts
         if isinstance(error, AppendConditionFailed) and self._may_have_landed(error):
             self._reconcile(error)
@@ -689,17 +755,21 @@ class AppendProtocol:
         self._rest_request(AppendInput.RETRY)
         self._writer.connection_lost()
         self._needs_new_connection = True
-        self._retry_at = now + delay
         self._events.append(Retrying(error, error.attempts, delay))
+        self._retry_at = now + delay
 
     def _note_doubt(self, error: S2FramesError) -> None:
         """What was sent and not acked may be in the stream, unless `error` says that it is not."""
-        if not is_definite(error):
-            self._num_in_doubt = max(self._num_in_doubt, len(self._batch_ends))
+        if not is_definite(error) and self._writer.inflight_batches:
+            self._doubt_end = max(self._doubt_end, self._writer.next_unsent_dedupe_seq)
+
+    @property
+    def _is_in_doubt(self) -> bool:
+        return self._writer.next_unacked_dedupe_seq < self._doubt_end
 
     def _may_have_landed(self, refusal: AppendConditionFailed) -> bool:
         """Whether the refusal may be for what this session itself brought in."""
-        if not (self._num_in_doubt and self._settings.is_exclusive):
+        if not (self._is_in_doubt and self._settings.is_exclusive):
             return False
         if isinstance(refusal, SeqNumMismatch):
             return refusal.expected > self._writer.next_unacked_seq_num
@@ -729,16 +799,62 @@ class AppendProtocol:
             self._actions += self._operation.abort()
         self._note_doubt(error)
         is_in_doubt = (
-            self._num_in_doubt or self._writer.next_unacked_dedupe_seq < self._in_doubt_until
+            self._is_in_doubt or self._writer.next_unacked_dedupe_seq < self._in_doubt_until
         )
         self._outcome = Outcome.UNKNOWN if is_in_doubt else Outcome.NOT_APPLIED
         error.outcome = self._outcome
         error.durable_messages = self._durable_messages
-        self._move(AppendInput.REFUSED)
         self._operation = self._dispute = None
         self._untime()
         self._waiting_since = None
-        self._events.append(SessionEnded(error))
+        self._ending = SessionEnded(error)
+        self._move(AppendInput.REFUSED)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """The session is over: tell so, once."""
+        if self._ending is not None and not self._is_last_event(self._ending):
+            self._events.append(self._ending)
+        self._ending = None
+
+    # When something was cut off
+
+    def _mend(self) -> None:
+        """Go on from where it is certain what holds. Cut off in that, it is done again."""
+        self._is_cut_off = True
+        self._take_durable()
+        is_waiting = self._state is AppendState.WAITING and self._retry_at is not None
+        if self._state in _ENDED:
+            self._tell_end()
+        elif self._state is not AppendState.IDLE and not is_waiting:
+            self._give_up()
+        self._is_cut_off = False
+
+    def _give_up(self) -> None:
+        """Leave what is under way, and do it anew: what was sent of it may be in the stream."""
+        error = TransportError("the append was interrupted")
+        if self._writer.inflight_batches and not self._may_repeat(error):
+            self._end(error)
+            return
+        self._note_doubt(error)
+        if self._state is AppendState.RECONCILING:
+            self._doubt_end = max(self._doubt_end, self._disputed_end)
+        self._actions = self._closing()
+        self._operation = self._dispute = None
+        self._batch_ends.clear()
+        self._untime()
+        self._writer.connection_lost()
+        self._needs_new_connection = True
+        self._move(AppendInput.INTERRUPTED)
+
+    def _closing(self) -> list[Action]:
+        """How to close whatever may be open."""
+        actions = list(self._actions)
+        if self._operation is not None:
+            actions += self._operation.abort()
+        if self._state in _APPENDING:
+            actions.append(CloseRequest(self._request_id))
+        return [action for action in actions if isinstance(action, CloseRequest)]
 
     def _move(self, happened: AppendInput) -> None:
         self._state = transition(TRANSITIONS, self._state, happened)

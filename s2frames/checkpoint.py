@@ -44,7 +44,7 @@ class LaneCheckpoint:
     last_dedupe_seq: int | None
     #: The sequence number of the first record of the frame that is open, or None.
     head: int | None
-    #: The last dedupe sequence looked at, whatever became of its record, or None.
+    #: The last dedupe sequence looked at, whatever became of its record; None: `last_dedupe_seq`.
     seen: int | None = None
     #: The sequence number of the first record of a frame that was given up, or None.
     given_up: int | None = None

@@ -36,6 +36,7 @@ __all__ = [
     "CertificateError",
     "CodecError",
     "ConnectError",
+    "Ending",
     "FencingTokenMismatch",
     "FrameLost",
     "FrameSizeError",
@@ -51,6 +52,7 @@ __all__ = [
     "WriterConflict",
     "WriterExhausted",
     "WriterNotFound",
+    "copied",
 ]
 
 
@@ -89,6 +91,37 @@ class S2FramesError(Exception):
     def _words(self) -> str:
         """What went wrong, without what became of the rest."""
         return super().__str__()
+
+
+def copied(error: S2FramesError) -> S2FramesError:
+    """The same error once more: type, arguments, attributes and cause, and no traceback.
+
+    An error that is kept is raised as a copy each time. Raised itself, it would get longer with
+    each traceback, and who catches it would share it with others.
+    """
+    kind = type(error)
+    copy: S2FramesError = kind.__new__(kind, *error.args)
+    vars(copy).update(vars(error))
+    copy.__cause__ = error.__cause__
+    copy.__context__ = error.__context__
+    copy.__suppress_context__ = error.__suppress_context__
+    return copy
+
+
+class Ending:
+    """The error that something has ended in, if it has, for all who ask."""
+
+    def __init__(self) -> None:
+        #: The error itself. To be raised, it is copied.
+        self.error: S2FramesError | None = None
+        #: Whether anybody was told of it.
+        self.is_told = False
+
+    def check(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            self.is_told = True
+            raise copied(self.error)
 
 
 class LocalProtocolError(S2FramesError):

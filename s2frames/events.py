@@ -27,6 +27,7 @@ __all__ = [
     "GapDetected",
     "ReaderEvent",
     "RecordReceived",
+    "SequenceGapDetected",
     "WriterForgotten",
 ]
 
@@ -94,8 +95,11 @@ class DropReason(enum.Enum):
     TRIMMED = "trimmed"
     #: The writer's numbering skips records inside the frame.
     SEQUENCE_GAP = "sequence gap"
-    #: The writer began another frame or fell silent: the message never became durable.
+    #: The frame was given up before its end came: its writer began another one, or it began too
+    #: far back (`max_reread`). As far as is known, the message never became durable.
     INCOMPLETE = "incomplete"
+    #: The frame had been given up, and its writer went on with it after all.
+    GIVEN_UP = "given up"
     #: The start of the frame was not read, or was dropped.
     ORPHAN = "orphan"
 
@@ -149,7 +153,8 @@ class FrameDropped:
     writer_id: str | None
     #: Sequence number of the frame's first record, or of the record itself for an orphan.
     start: int
-    #: Payload bytes that had arrived.
+    #: Payload bytes that had arrived; of a frame that had been given up those of the record that
+    #: went on with it.
     num_bytes: int
     #: What exactly was wrong.
     detail: str
@@ -197,12 +202,36 @@ class GapDetected:
     expected: int
     #: The one that came.
     actual: int
+    #: Whether messages may be lost with them. Nothing is where reading begins at 0, which means the
+    #: first record there is, and nothing was seen of the stream before.
+    is_loss: bool = True
 
     def describe(self) -> str:
         """One line for people."""
         return (
             f"records {self.expected} to {self.actual - 1} were removed from the stream before "
             "they were read"
+        )
+
+
+@frozen
+class SequenceGapDetected:
+    """A writer's numbering skips records: they never were in the stream, or were removed."""
+
+    writer_id: str | None
+    #: Sequence number of the record after the gap.
+    seq_num: int
+    #: The dedupe sequence that should have come.
+    expected: int
+    #: The one that came.
+    actual: int
+
+    def describe(self) -> str:
+        """One line for people."""
+        writer = "" if self.writer_id is None else f" of writer {self.writer_id!r}"
+        return (
+            f"the record at {self.seq_num}{writer} has the dedupe sequence {self.actual}, "
+            f"and {self.expected} was next"
         )
 
 
@@ -229,6 +258,7 @@ ReaderEvent = (
     | CommandReceived
     | RecordReceived
     | GapDetected
+    | SequenceGapDetected
     | WriterForgotten
     | CaughtUp
 )

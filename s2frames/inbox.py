@@ -1,4 +1,4 @@
-"""What a read session hands its user: decoded messages, and errors for what cannot be one."""
+"""What a read session's events are to its user: messages, errors, and what callbacks are told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from s2frames.events import (
     CaughtUp,
     FrameDropped,
     FrameReceived,
-    FramesReceived,
     GapDetected,
 )
 from s2frames.read import ReadEvent
@@ -46,13 +45,13 @@ class ReceivedMessage(Generic[T]):
 
 
 class Inbox(Generic[T]):
-    """Turns a read session's events into messages.
+    """Turns the events of a read session into messages.
 
     Args:
         codec: how a payload becomes a message.
         on_corrupt: whether a lost message is an error.
         on_retry: told of each attempt that failed and is followed by another.
-        on_caught_up: told of the tail each time when everything up to it was taken.
+        on_caught_up: told of the tail each time when everything up to it was handed out.
     """
 
     def __init__(
@@ -70,8 +69,6 @@ class Inbox(Generic[T]):
         self._on_corrupt = on_corrupt
         self._on_retry = on_retry
         self._on_caught_up = on_caught_up
-        # Events of `take_all` that come after one that raised.
-        self._left: Sequence[ReadEvent | FramesReceived] = ()
 
     def take(self, event: ReadEvent) -> ReceivedMessage[T] | None:
         """The message in an event, or None when there is none in it.
@@ -81,66 +78,23 @@ class Inbox(Generic[T]):
         event may be taken.
         """
         if isinstance(event, FrameReceived):
-            return self._decode(event)
-        if isinstance(event, (FrameDropped, GapDetected)):
-            if self._on_corrupt == "raise" and _is_loss(event):
-                raise FrameLost(event)
-        elif isinstance(event, Retrying):
-            if self._on_retry is not None:
-                self._on_retry(event)
-        elif isinstance(event, CaughtUp):
-            if self._on_caught_up is not None:
-                self._on_caught_up(event.tail)
-        elif isinstance(event, SessionEnded) and event.error is not None:
-            raise event.error
+            return self.describe(event, self.decode(event))
+        error = self.error_for(event)
+        if error is not None:
+            raise error
+        self.tell(event)
         return None
 
-    @property
-    def has_left(self) -> bool:
-        """Whether `take_all` has events left from before."""
-        return bool(self._left)
+    def describe(self, frame: FrameReceived, message: T) -> ReceivedMessage[T]:
+        """The frame's message, with all that is known of it."""
+        return ReceivedMessage(
+            message, frame.start, frame.end, frame.timestamp, frame.writer_id, frame.headers
+        )
 
-    def take_all(self, events: Sequence[ReadEvent | FramesReceived]) -> list[T]:
-        """The messages in the events, and in those left from before.
-
-        Raises as `take`, for the first event if it must; a later one that must is left for the next
-        call, with those behind it.
-        """
-        events = [*self._left, *events]
-        self._left = ()
-        messages: list[T] = []
-        decode = self._codec.decode
-        for index, event in enumerate(events):
-            try:
-                if type(event) is FramesReceived:
-                    # One failure is the failure of all, and they are gone through singly below.
-                    messages += self._decode_all(event.payloads)
-                elif type(event) is FrameReceived:
-                    messages.append(decode(event.payload))
-                else:
-                    self.take(cast("ReadEvent", event))
-            except S2FramesError:
-                if type(event) is FramesReceived:
-                    self._left = [*event.singly(), *events[index + 1 :]]
-                    return messages or self.take_all([])
-                if messages:
-                    self._left = events[index:]
-                    return messages
-                self._left = events[index + 1 :]
-                if type(event) is FrameReceived:
-                    # Again, for the error that says where it is.
-                    self._decode(event)
-                raise
-        return messages
-
-    def _decode_all(self, payloads: Sequence[bytes]) -> Iterable[T]:
-        if self._codec is BYTES:
-            return cast("Sequence[T]", payloads)
-        return list(map(self._codec.decode, payloads))
-
-    def _decode(self, frame: FrameReceived) -> ReceivedMessage[T]:
+    def decode(self, frame: FrameReceived) -> T:
+        """The frame's message. Raises `CodecError`, which says where the message is."""
         try:
-            message = self._codec.decode(frame.payload)
+            return self._codec.decode(frame.payload)
         except CodecError as error:
             raise CodecError(
                 f"the message at {frame.start}: {error}",
@@ -148,13 +102,35 @@ class Inbox(Generic[T]):
                 end=frame.end,
                 payload=frame.payload,
             ) from error.__cause__
-        return ReceivedMessage(
-            message, frame.start, frame.end, frame.timestamp, frame.writer_id, frame.headers
-        )
+
+    def decode_many(self, payloads: Sequence[bytes]) -> Iterable[T]:
+        """The messages in the payloads. Raises `CodecError` for any of them."""
+        if self._codec is BYTES:
+            return cast("Sequence[T]", payloads)
+        return list(map(self._codec.decode, payloads))
+
+    def error_for(self, event: ReadEvent) -> S2FramesError | None:
+        """The error that an event without a message is to the user, if it is one."""
+        if isinstance(event, (FrameDropped, GapDetected)):
+            is_error = self._on_corrupt == "raise" and _is_loss(event)
+            return FrameLost(event) if is_error else None
+        return event.error if isinstance(event, SessionEnded) else None
+
+    def tell(self, event: ReadEvent) -> None:
+        """Call the callback that is to be told of the event, if there is one."""
+        if isinstance(event, Retrying) and self._on_retry is not None:
+            self._on_retry(event)
+        elif isinstance(event, CaughtUp) and self._on_caught_up is not None:
+            self._on_caught_up(event.tail)
+
+    def is_silent(self, event: ReadEvent) -> bool:
+        """Whether the user hears nothing of an event without a message."""
+        if isinstance(event, Retrying):
+            return self._on_retry is None
+        if isinstance(event, CaughtUp):
+            return self._on_caught_up is None
+        return self.error_for(event) is None
 
 
 def _is_loss(event: FrameDropped | GapDetected) -> bool:
-    if isinstance(event, FrameDropped):
-        return event.reason.is_loss
-    # Who starts at 0 wants the first there is.
-    return event.expected > 0
+    return event.reason.is_loss if isinstance(event, FrameDropped) else event.is_loss

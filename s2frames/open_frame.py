@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from attrs import define, field
 
 from s2frames.records import Header
 
-__all__ = ["OpenFrame", "pinned_bytes"]
+__all__ = ["Arrived", "OpenFrame", "pinned_bytes"]
 
 # A smaller body is copied into one growing buffer: an object each would cost more than the bytes.
 _MIN_OWN_CHUNK_BYTES = 64 * 1024
 
 # What a header costs beside its name and value: a tuple and two bytes objects (CPython 3.11).
 _HEADER_OBJECT_BYTES = 56 + 2 * 33
+
+#: How much of a frame has arrived: its records and bytes, the memory that they are counted for, and
+#: whether views are kept of what comes next.
+Arrived: TypeAlias = tuple[int, int, int, bool]
 
 
 def pinned_bytes(body: bytes | memoryview) -> int:
@@ -26,9 +32,8 @@ class OpenFrame:
 
     #: Sequence number of the first record.
     head: int
-    #: The first record's timestamp, and the last one's so far.
+    #: The first record's timestamp.
     timestamp: int = 0
-    last_timestamp: int = 0
     #: What the first record declares; 0 records while it is to be read once more.
     num_records: int = 0
     num_bytes: int = 0
@@ -56,8 +61,8 @@ class OpenFrame:
         body: bytes | memoryview,
     ) -> OpenFrame:
         """The frame whose first record has just arrived."""
-        frame = cls(head, timestamp, timestamp, num_records, num_bytes, headers)
-        frame.pinned = sum(len(n) + len(v) + _HEADER_OBJECT_BYTES for n, v in headers)
+        frame = cls(head, timestamp, num_records, num_bytes, headers)
+        frame.pinned = frame._headers_bytes()
         frame.add(body)
         return frame
 
@@ -87,13 +92,30 @@ class OpenFrame:
         """Hold nothing but the payload, now and from now on."""
         if self._keeps_views:
             self._keeps_views = False
-            self.pinned -= sum(
-                len(chunk) if isinstance(chunk, bytearray) else pinned_bytes(chunk)
-                for chunk in self._chunks
-            )
             self._chunks = [bytes(chunk) for chunk in self._chunks]
-            self.pinned += self.received_bytes
+            self.pinned = self._headers_bytes() + self.received_bytes
 
     def payload(self) -> bytes:
-        """The bodies, one after the other."""
-        return b"".join(self._chunks)
+        """The bodies, one after the other: kept as one from now on, so that they are held once."""
+        payload = b"".join(self._chunks)
+        self._chunks = [payload]
+        return payload
+
+    @property
+    def arrived(self) -> Arrived:
+        """What to `go_back` to."""
+        return self.received_records, self.received_bytes, self.pinned, self._keeps_views
+
+    def go_back(self, arrived: Arrived) -> None:
+        """Be as when so much had arrived, wherever a change since then was cut off.
+
+        It counts for as much memory as it did, whatever it holds: so the same makes room again.
+        """
+        num_records, num_bytes, pinned, keeps_views = arrived
+        if self.received_bytes != num_bytes:
+            self._chunks = [b"".join(self._chunks)[:num_bytes]]
+        self.received_records, self.received_bytes = num_records, num_bytes
+        self.pinned, self._keeps_views = pinned, keeps_views
+
+    def _headers_bytes(self) -> int:
+        return sum(len(name) + len(value) + _HEADER_OBJECT_BYTES for name, value in self.headers)

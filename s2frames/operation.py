@@ -423,8 +423,6 @@ class Operation(Generic[_T]):
         self._finish_step(answer)
 
     def _take_records(self, step: _ReadRange, attempt: _Attempt) -> None:
-        if attempt.response.kind is not Answer.SESSION:
-            return
         while (message := attempt.response.next_message()) is not None:
             records = decode_read_batch(message.body).records
             _check_order(records, attempt)
@@ -478,13 +476,14 @@ class Operation(Generic[_T]):
     def _fail_attempt(self, error: S2FramesError, now: float) -> None:
         """The attempt ended in `error`: try again, or tell the plan."""
         error.attempts = self._budget.attempts
-        delay = self._budget.next_delay(error, now) if self._may_repeat(error) else None
+        # What the plan's own code raises is no failed attempt.
+        may_repeat = self._may_repeat(error) and not self._is_in_plan
+        delay = self._budget.next_delay(error, now) if may_repeat else None
         self._is_in_doubt = self._is_in_doubt or not is_definite(error)
         self._close_attempt()
         if delay is None:
             self._fail_step(error)
             return
-        self._is_in_plan = False
         self._events.append(Retrying(error, error.attempts, delay))
         # Nobody waits without a deadline, wherever this is cut off.
         self._deadline = now + delay

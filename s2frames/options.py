@@ -44,5 +44,6 @@ class ReadOptions(TypedDict, total=False):
     max_frame_bytes: int
     max_writers: int
     max_buffered_bytes: int | None
+    max_reread: int
     max_scan_bytes: int
     retry: Retry | None

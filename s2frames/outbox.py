@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from attrs import define
 
 from s2frames.append import AppendEvent, AppendProtocol
 from s2frames.codecs import Codec, check_codec
-from s2frames.errors import LocalProtocolError, S2FramesError
+from s2frames.errors import Ending, LocalProtocolError, S2FramesError
 from s2frames.events import Appended, FramesDurable
 from s2frames.records import Header
 from s2frames.session import Retrying, SessionEnded
@@ -45,15 +45,19 @@ class Outbox(Generic[T]):
         self._listeners: list[Listener[T]] = []
         # What is not settled, in the order of the messages.
         self._tickets: deque[Ticket] = deque()
-        # What happened and was not taken yet.
+        # What `take` was given and did not come to.
         self._events: deque[AppendEvent] = deque()
-        self._error: S2FramesError | None = None
-        self._num_accepted = 0
+        self._ending = Ending()
 
     @property
     def num_accepted(self) -> int:
         """How many messages were accepted."""
-        return self._num_accepted
+        return self._protocol.accepted_messages
+
+    @property
+    def is_end_told(self) -> bool:
+        """Whether somebody was told of the error that ended the session."""
+        return self._ending.is_told
 
     def put(
         self,
@@ -68,9 +72,7 @@ class Outbox(Generic[T]):
         Raises `CodecError`, what `FrameWriter.send` raises, and the error that ended the session.
         """
         self.check()
-        frame = self._protocol.send(self._codec.encode(message), headers, timestamp, now=now)
-        self._num_accepted += 1
-        return frame
+        return self._protocol.send(self._codec.encode(message), headers, timestamp, now=now)
 
     def put_many(self, messages: Iterable[T], *, now: float, note: Callable[[range], None]) -> None:
         """Accept messages; `note` is told the numbers of those that are accepted.
@@ -92,10 +94,8 @@ class Outbox(Generic[T]):
             # One of them cannot be sent: those before it can.
             for payload in payloads:
                 frame = self._protocol.send(payload, now=now)
-                self._num_accepted += 1
                 note(range(frame, frame + 1))
         else:
-            self._num_accepted += len(frames)
             note(frames)
 
     def submit(
@@ -108,14 +108,14 @@ class Outbox(Generic[T]):
         on_settled: Callable[[Ticket], None],
     ) -> Ticket:
         """Accept a message; `on_settled` is told when it is known what became of it. As `put`."""
-        ticket = Ticket(self.put(message, headers, timestamp, now=now), on_settled)
+        frame = self.put(message, headers, timestamp, now=now)
+        ticket = Ticket(frame, on_settled, self._ending)
         self._tickets.append(ticket)
         return ticket
 
     def check(self) -> None:
         """Raise the error that ended the session, if one did."""
-        if self._error is not None:
-            raise self._error
+        self._ending.check()
 
     @contextmanager
     def watching(self, frame: int) -> Iterator[None]:
@@ -137,6 +137,8 @@ class Outbox(Generic[T]):
         try:
             yield listener
         finally:
+            # Also what was cut off while it was taken.
+            self._note_all(self._protocol.events)
             self._listeners.remove(listener)
             listener.tell()
 
@@ -151,30 +153,56 @@ class Outbox(Generic[T]):
         return appended
 
     def take(self, events: Iterable[AppendEvent]) -> None:
-        """Take what happened in the session.
+        """Take what happened in the session, in events that were received from it.
 
-        When `on_retry` raises, what comes after that is taken the next time.
+        When `on_retry` raises, or Ctrl-C does, what comes after that is taken the next time.
         """
         self._events.extend(events)
-        while self._events:
-            event = self._events.popleft()
-            if isinstance(event, FramesDurable):
-                self._note(event)
-            elif isinstance(event, SessionEnded):
-                self._error = event.error
-                while self._tickets:
-                    self._tickets.popleft().settle(None, event.error)
-            elif self._on_retry is not None:
-                self._on_retry(event)
+        self._take_from(self._events)
 
-    def _note(self, event: FramesDurable) -> None:
+    def take_received(self) -> None:
+        """Take what happened in the session, out of its own events. As `take`."""
+        self._take_from(self._events)
+        self._take_from(self._protocol.events)
+
+    def _take_from(self, events: deque[AppendEvent]) -> None:
+        self._note_all(events)
+        while events:
+            if self._on_retry is None:
+                events.popleft()
+            else:
+                # Once it is called, it was told, whatever it raises.
+                self._on_retry(_take_retrying(events))
+            self._note_all(events)
+
+    def _note_all(self, events: deque[AppendEvent]) -> None:
+        """Note all up to the next that `on_retry` is to be told of.
+
+        Each is there until all of it is noted. Cut off in that, it is noted once more, which
+        changes nothing.
+        """
+        while events and not isinstance(events[0], Retrying):
+            self._note(events[0])
+            events.popleft()
+
+    def _note(self, event: FramesDurable | SessionEnded) -> None:
+        if isinstance(event, FramesDurable):
+            self._note_durable(event)
+        elif event.error is not None:
+            self._ending.error = event.error
+            while self._tickets:
+                self._tickets[0].settle(None)
+                self._tickets.popleft()
+
+    def _note_durable(self, event: FramesDurable) -> None:
         frames = range(event.first_frame, event.first_frame + event.num_frames)
         for frame in self._awaited:
             if frame in frames:
                 self._awaited[frame] = event.appended(frame)
         while self._tickets and self._tickets[0].frame < frames.stop:
-            ticket = self._tickets.popleft()
-            ticket.settle(event.appended(ticket.frame), None)
+            ticket = self._tickets[0]
+            ticket.settle(event.appended(ticket.frame))
+            self._tickets.popleft()
         for listener in self._listeners:
             listener.note(event)
 
@@ -187,8 +215,8 @@ class Listener(Generic[T]):
         self._on_durable = on_durable
         # The messages that are not durable, in order, as ranges of numbers.
         self._frames: deque[range] = deque()
-        # What `on_durable` was not told yet.
-        self._news: deque[Appended] = deque()
+        # What `on_durable` was not told yet, with the messages' numbers.
+        self._news: deque[tuple[int, Appended]] = deque()
         #: Where the first message starts and the last durable one ends; None before there is one.
         self.appended: Appended | None = None
 
@@ -210,26 +238,31 @@ class Listener(Generic[T]):
         """Take the news that frames are durable."""
         end = event.first_frame + event.num_frames
         while self._frames and self._frames[0].start < end:
-            frames = self._frames.popleft()
+            frames = self._frames[0]
+            self._note_frames(event, range(frames.start, min(frames.stop, end)))
             if frames.stop > end:
-                self._frames.appendleft(range(end, frames.stop))
-                frames = range(frames.start, end)
-            self._note_frames(event, frames)
+                self._frames[0] = range(end, frames.stop)
+            else:
+                self._frames.popleft()
 
     def _note_frames(self, event: FramesDurable, frames: range) -> None:
-        last = event.appended(frames[-1])
-        if self.appended is None:
-            self.appended = event.appended(frames[0])
-        self.appended = Appended(self.appended.start, last.end)
-        if self._on_durable is not None:
-            self._news.extend(event.appended(frame) for frame in frames)
+        first = event.appended(frames[0]) if self.appended is None else self.appended
+        self.appended = Appended(first.start, event.appended(frames[-1]).end)
+        is_noted = bool(self._news) and self._news[-1][0] == frames[-1]
+        if self._on_durable is not None and not is_noted:
+            self._news.extend([(frame, event.appended(frame)) for frame in frames])
 
     def tell(self) -> None:
         """Tell `on_durable` the news, in order. When it raises it hears no more."""
         while self._news and self._on_durable is not None:
-            on_durable, self._on_durable = self._on_durable, None
-            on_durable(self._news.popleft())
-            self._on_durable = on_durable
+            num_left = len(self._news)
+            try:
+                self._on_durable(self._news.popleft()[1])
+            except BaseException:
+                # Cut off before the call, it was not told.
+                if len(self._news) < num_left:
+                    self._on_durable = None
+                raise
 
 
 @define(eq=False)
@@ -238,18 +271,21 @@ class Ticket:
 
     frame: int
     _on_settled: Callable[[Ticket], None]
+    _ending: Ending
     _appended: Appended | None = None
-    _error: S2FramesError | None = None
 
     def result(self) -> Appended:
         """Where the message is. Raises the error that ended the session before it was durable."""
-        if self._error is not None:
-            raise self._error
-        if self._appended is None:
-            raise LocalProtocolError(f"message {self.frame} is not settled")
-        return self._appended
+        if self._appended is not None:
+            return self._appended
+        self._ending.check()
+        raise LocalProtocolError(f"message {self.frame} is not settled")
 
-    def settle(self, appended: Appended | None, error: S2FramesError | None) -> None:
-        """What became of it is known."""
-        self._appended, self._error = appended, error
+    def settle(self, appended: Appended | None) -> None:
+        """It is known where it is, or, by the session's ending, that nobody will tell."""
+        self._appended = appended
         self._on_settled(self)
+
+
+def _take_retrying(events: deque[AppendEvent]) -> Retrying:
+    return cast("Retrying", events.popleft())

@@ -6,15 +6,26 @@ Requests to make come out, answers go in, messages and all else that the stream 
 The table below is all there is to know of states. What fails and may pass is tried again: what had
 arrived is handed out, then the session goes on at the record after it, with what is left of its
 limits.
+
+What is on its way to the user stands here and nowhere else: an event is offered (`next_event`,
+`next_events`) until it is said to be taken (`event_taken`, `events_taken`). Whatever is raised in
+between, by a codec, a callback, a signal or a cancellation, leaves it offered. So:
+
+- What moves an event, or says that it is taken, is one line without a call: no signal comes in
+  between.
+- Any other call that was cut off is noticed by the next one (`_is_cut_off`), which mends the
+  session: it gives up the open request and goes on after what is taken. So does `interrupted`, for
+  an adapter that was cut off. The service is not to blame for it, and no attempt is counted.
+- A checkpoint is as of what is taken.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from math import ceil
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from attrs import evolve
 
@@ -23,6 +34,7 @@ from s2frames.checks import check_callable, check_type
 from s2frames.errors import RangeNotSatisfiable, S2FramesError, TransportError
 from s2frames.events import FrameReceived, FramesReceived, ReaderEvent
 from s2frames.last import LastFrames, find_last
+from s2frames.mending import Mendable, whole
 from s2frames.operation import Operation, Plan, ask
 from s2frames.reader import FrameReader, ReaderStats
 from s2frames.records import StreamPosition
@@ -47,7 +59,11 @@ __all__ = ["ReadEvent", "ReadProtocol", "ReadState"]
 
 ReadEvent = ReaderEvent | Retrying | SessionEnded
 
+#: What `next_events` gives: messages that look alike come together.
+ReadEvents: TypeAlias = Sequence[ReadEvent | FramesReceived]
+
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class ReadState(enum.Enum):
@@ -96,6 +112,8 @@ class ReadInput(enum.Enum):
     REFUSED = enum.auto()
     #: All that was asked for was taken, or the user stops.
     FINISHED = enum.auto()
+    #: What was under way was interrupted on this side.
+    CUT_OFF = enum.auto()
 
 
 _S, _I = ReadState, ReadInput
@@ -124,13 +142,19 @@ TRANSITIONS: Mapping[tuple[ReadState, ReadInput], ReadState] = {
     (_S.DRAINING, _I.FINISHED): _S.ENDED,
     (_S.WAITING, _I.TIME): _S.IDLE,
     (_S.WAITING, _I.FINISHED): _S.ENDED,
+    (_S.IDLE, _I.CUT_OFF): _S.DRAINING,
+    (_S.PREPARING, _I.CUT_OFF): _S.DRAINING,
+    (_S.OPENING, _I.CUT_OFF): _S.DRAINING,
+    (_S.READING, _I.CUT_OFF): _S.DRAINING,
+    (_S.DRAINING, _I.CUT_OFF): _S.DRAINING,
+    (_S.WAITING, _I.CUT_OFF): _S.DRAINING,
 }
 
 _OPEN = (ReadState.OPENING, ReadState.READING)
 _OVER = (ReadState.ENDED, ReadState.FAILED)
 
 
-class ReadProtocol:
+class ReadProtocol(Mendable):
     """Reads the messages of a stream.
 
     Args:
@@ -164,7 +188,12 @@ class ReadProtocol:
         self._now = 0.0
         self._deadline: float | None = None
         self._retry_at: float | None = None
-        self._messages_left = settings.limit
+        # What is offered: one event, or several.
+        self._event: ReadEvent | None = None
+        self._events: ReadEvents = ()
+        # How many events of the batch are taken, and how many messages of the session.
+        self._num_taken = 0
+        self._num_messages = 0
         # Since when the session has been at the tail without a record: `wait` is counted from then.
         self._quiet_since: float | None = None
         # The same as it was when the request was made, which asked for what was left of `wait`.
@@ -173,11 +202,16 @@ class ReadProtocol:
         # Events of the batch that is being taken apart, and where the reader was before it.
         self._batch: Iterator[ReadEvent | FramesReceived] = iter(())
         self._batch_start: int | None = None
+        # What the batch ended in, while what came before is offered.
+        self._batch_error: S2FramesError | None = None
         # Whether messages that look alike are taken together.
         self._is_at_once = False
         # Why the connection was lost, and how the session ended: to be told in their turn.
         self._loss: S2FramesError | None = None
         self._ended: SessionEnded | None = None
+        self._is_end_offered = False
+        # Whether the answer was given up because something was cut off.
+        self._is_given_up = False
         # Whether the service wishes another connection, and whether the next request needs one.
         self._is_leaving = False
         self._needs_new_connection = False
@@ -202,28 +236,215 @@ class ReadProtocol:
         return self._state in _OVER
 
     @property
+    def has_last(self) -> bool:
+        """Whether the message that is offered is the last one that was asked for."""
+        limit = self._settings.limit
+        return limit is not None and self._num_messages + (self._event is not None) >= limit
+
+    @property
     def stats(self) -> ReaderStats:
         """Counters, for people."""
         return self._reader.stats
 
     @property
     def caught_up(self) -> StreamPosition | None:
-        """The tail, while everything up to it was taken as far as is known."""
+        """The tail, while everything up to it is taken as far as is known."""
+        self._go_back()
         return self._reader.caught_up
 
     def checkpoint(self) -> Checkpoint:
         """Where to go on, as of the last event taken. Raises as `FrameReader.checkpoint`."""
+        self._go_back()
         target = self._target
         return evolve(self._reader.checkpoint(), basin=target.basin, stream=target.stream)
 
+    @whole
     def close(self) -> None:
-        """Stop reading; nothing more is handed out. Idempotent."""
+        """Stop reading; nothing more is offered. Idempotent."""
+        if self._is_ahead:
+            # For the checkpoint.
+            self._rewind()
         if self._state not in _OVER:
             self._finish(ReadInput.FINISHED, None)
-        self._ended = None
+        self._is_end_offered = True
+        self._batch = iter(())
+        self._event, self._events = None, ()
+
+    # What is on its way to the user
+
+    def next_event(self) -> ReadEvent | None:
+        """What the stream holds next, or None until more arrives: the same until `event_taken`."""
+        if self._event is None or self._is_cut_off:
+            self._offer_one()
+        return self._event
+
+    def event_taken(self) -> None:
+        """What `next_event` gave is where it was to go."""
+        is_message = type(self._event) is FrameReceived
+        self._event, self._num_taken, self._num_messages = (
+            None,
+            self._num_taken + 1,
+            self._num_messages + is_message,
+        )
+
+    def next_events(self) -> ReadEvents:
+        """As `next_event`, many at a time: the same until `events_taken`. Empty: nothing arrived.
+
+        Messages that look alike come together.
+        """
+        if self._is_cut_off:
+            self._mend()
+        if self._reader.is_torn:
+            self._go_back()
+        is_one_by_one = self._settings.limit is not None or self._found is not None
+        if not (is_one_by_one or self._events or self._event is not None):
+            self._offer_many()
+        if self._events:
+            return self._events
+        event = self.next_event() if is_one_by_one else self._event
+        return () if event is None else (event,)
+
+    def events_taken(self, count: int) -> None:
+        """The first `count` of what `next_events` gave are where they were to go."""
+        left = self._events[count:]
+        num_messages, num_others = _count(self._events[:count] or (self._event,))
+        num_taken = num_messages + num_others
+        self._event, self._events, self._num_taken, self._num_messages = (
+            None,
+            left,
+            self._num_taken + num_taken,
+            self._num_messages + num_messages,
+        )
+
+    def split_event(self) -> None:
+        """Offer the messages of the first event of `next_events` one by one."""
+        first, *others = self._events
+        if isinstance(first, FramesReceived):
+            self._events = [*first.singly(), *others]
+
+    def events_received(self) -> Iterator[ReadEvent]:
+        """What the stream holds, as far as it has arrived; each event is taken as it is given.
+
+        What is left is in the next iterator.
+        """
+        while (event := self.next_event()) is not None:
+            self.event_taken()
+            if self._has_all:
+                self._stop()
+            yield event
+
+    def events_at_once(self) -> ReadEvents:
+        """As `events_received`, many at a time; empty when nothing has arrived.
+
+        Messages that look alike come together. All of it is taken: checkpoints are as of the last
+        one.
+        """
+        events = self.next_events()
+        if events:
+            self.events_taken(len(events))
+        return events
+
+    def _offer_one(self) -> None:
+        if self._is_cut_off:
+            self._mend()
+        if self._events:
+            # One by one from now on.
+            self._go_back()
+        self._is_at_once = False
+        while self._event is None:
+            if self._has_all:
+                self._stop()
+            try:
+                # Straight to where it is offered, never by way of a variable. None of it is many.
+                for self._event in self._batch:  # type: ignore[assignment]  # noqa: B020
+                    break
+                else:
+                    if not self._next_batch():
+                        return
+            except S2FramesError as error:
+                self._fail_batch(error)
+            if self._found is not None and not self._is_wanted(self._event):
+                self.event_taken()
+
+    def _offer_many(self) -> None:
+        self._is_at_once = True
+        events: list[ReadEvent | FramesReceived] = []
+        self._events = events
+        while not events and self._event is None:
+            try:
+                # What comes before an error, or an interruption, stays.
+                events.extend(self._batch)
+                if not events and not self._next_batch():
+                    return
+            except S2FramesError as error:
+                self._fail_batch(error)
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether as many messages as were asked for are taken."""
+        limit = self._settings.limit
+        return limit is not None and self._num_messages >= limit and self._state not in _OVER
+
+    @whole
+    def _stop(self) -> None:
+        """Nothing more is wanted."""
+        self._batch = iter(())
+        self._finish(ReadInput.FINISHED, None)
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether the reader is beyond what is taken."""
+        is_offered = self._event is not None or bool(self._events)
+        return (is_offered or self._reader.is_torn) and self._reader.can_rewind
+
+    def _go_back(self) -> None:
+        """Make what is offered not arrived yet, so that the reader is as of what is taken."""
+        if self._is_cut_off:
+            self._mend()
+        if self._is_ahead:
+            self._is_cut_off = True
+            self._rewind()
+            self._is_cut_off = False
+
+    def _rewind(self) -> None:
+        self._batch = self._reader.rewind(self._num_taken)
+        self._event, self._events, self._batch_error = None, (), None
+
+    def _mend(self) -> None:
+        """Go on from what is taken: a call was cut off, or what the adapter did for it."""
+        self._is_cut_off = True
+        if self._reader.can_rewind:
+            self._rewind()
+            if self._ended is not None:
+                # For the checkpoint only: what is left of the batch is not wanted.
+                self._batch = iter(())
+        if self._ended is not None:
+            self._tidy()
+        else:
+            self._begin_anew()
+        self._is_cut_off = False
+
+    def _begin_anew(self) -> None:
+        """Give up the request that is open; another one follows when everything is taken."""
+        self._must_search = self._settings.last is not None and self._found is None
+        self._close_all()
+        self._response = Response(SESSION_CONTENT_TYPE)
+        self._loss = None
+        if self._state is not ReadState.WAITING or self._retry_at is None:
+            self._retry_at = None
+            self._is_given_up = True
+            self._move(ReadInput.CUT_OFF)
+
+    def _close_all(self) -> None:
+        """Close what is open; what had been asked for and was not done yet is not to be done."""
+        operation, self._operation = self._operation, None
+        self._actions = [CloseRequest(self._request_id)] if self._request_id else []
+        self._actions += operation.abort() if operation is not None else []
+        self._deadline = None
 
     # What the adapter is to do
 
+    @whole
     def data_to_send(self, now: float) -> list[Action]:
         """What to do next, in this order."""
         self._now = now
@@ -237,48 +458,13 @@ class ReadProtocol:
         actions, self._actions = self._actions, []
         return actions
 
-    def events_received(self) -> Iterator[ReadEvent]:
-        """What the stream holds, as far as it has arrived.
-
-        The session advances as the iterator is consumed; what is left is in the next iterator.
-        """
-        while (event := self._next_event()) is not None:
-            yield event
-
-    def events_at_once(self) -> list[ReadEvent | FramesReceived]:
-        """As `events_received`, many at a time; empty when nothing has arrived.
-
-        Messages that look alike come together. The session is then past all of it: checkpoints are
-        as of the last one.
-        """
-        if self._messages_left is not None or self._found is not None:
-            # Which of them are handed out is found out one by one.
-            event = self._next_event()
-            return [] if event is None else [event]
-        events: list[ReadEvent | FramesReceived] = []
-        self._is_at_once = True
-        while not events and self._state not in _OVER:
-            try:
-                # What was taken before an error stays taken.
-                events.extend(self._batch)
-                is_batch_over = not events and self._state not in _OVER
-                if is_batch_over and not self._next_batch():
-                    return events
-            except S2FramesError as error:
-                retrying = self._fail_attempt(error)
-                if retrying is not None:
-                    events.append(retrying)
-        if not events and self._ended is not None:
-            events.append(self._ended)
-            self._ended = None
-        return events
-
     def next_timeout(self) -> float | None:
         """When to call `handle_timeout`, on the clock of `now`."""
         if self._operation is not None:
             return self._operation.next_timeout()
         return self._deadline if self._retry_at is None else self._retry_at
 
+    @whole
     def handle_timeout(self, now: float) -> None:
         """Act on a deadline, if it has passed."""
         self._now = now
@@ -293,6 +479,17 @@ class ReadProtocol:
             what = "answer" if self._state is ReadState.OPENING else "sign of life"
             self._actions.append(CloseRequest(self._request_id))
             self._lose(TransportError(f"no {what} came from the service in time"))
+
+    def interrupted(self, now: float) -> None:
+        """What the adapter did was cut off: the request that is open is given up, at no charge."""
+        self._now = now
+        operation = self._operation
+        if self._is_cut_off or self._state in _OPEN:
+            self._mend()
+        elif operation is not None:
+            operation.interrupted(now)
+            if operation.is_over:
+                self._mend()
 
     def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
         """Nothing to note: no request has a body."""
@@ -325,7 +522,8 @@ class ReadProtocol:
         if settings.until is not None:
             query["until"] = settings.until
         if settings.wait is not None:
-            query["wait"] = ceil(self._wait_left())
+            # At least once after a loss the tail must be seen: no time at all asks for just that.
+            query["wait"] = max(0, ceil(self._wait_left()))
         elif not settings.follow:
             # Waiting for nothing ends the session at the tail, also when it starts there.
             query["wait"] = 0
@@ -343,8 +541,6 @@ class ReadProtocol:
 
     def _is_used_up(self) -> bool:
         """Whether there is nothing more to ask for: the service would refuse to be asked."""
-        if self._settings.wait is not None and self._wait_left() <= 0:
-            return True
         start = self._reader.next_seq_num
         ends = [self._end, None if self._tail is None else self._tail.seq_num]
         return start is not None and any(end is not None and start >= end for end in ends)
@@ -363,13 +559,14 @@ class ReadProtocol:
         self._operate(plan, self._start_with)
 
     def _start_with(self, found: LastFrames) -> None:
-        self._found = found
         if not self._settings.follow and self._settings.wait is None:
             tail = found.tail.seq_num
             self._end = tail if self._end is None else min(self._end, tail)
         self._reader = self._make_reader(found.read_from)
+        # Last: until then the search is to be begun anew when it is cut off.
+        self._found = found
 
-    def _is_wanted(self, event: ReadEvent) -> bool:
+    def _is_wanted(self, event: ReadEvent | None) -> bool:
         """Whether the event is to be told: of the messages before the tail only the last are."""
         found = self._found
         if found is None or not isinstance(event, FrameReceived):
@@ -381,16 +578,13 @@ class ReadProtocol:
     def _must_ask_for_tail(self) -> bool:
         """Whether an answer without records leaves open if there are none.
 
-        A stream that was trimmed to nothing answers like one that is read from its tail.
+        A stream that was trimmed to nothing answers like one that is read from its tail. And where
+        a session that began at a time is to go on, only the tail tells.
         """
-        settings, start = self._settings, self._reader.next_seq_num
+        settings = self._settings
         is_bounded_by_tail = not settings.follow and settings.wait is settings.until is None
-        return (
-            is_bounded_by_tail
-            and self._tail is None
-            and start is not None
-            and (start == self._asked_from)
-        )
+        is_empty = self._reader.next_seq_num == self._asked_from
+        return is_bounded_by_tail and self._tail is None and is_empty
 
     def _ask_for_tail(self) -> None:
         target = self._target
@@ -402,11 +596,10 @@ class ReadProtocol:
         # What is below the tail may have come since: it is asked for once more.
         self._tail = tail
 
-    def _skip_to_tail(self) -> Iterator[ReadEvent]:
-        """Account for what is below the tail and was not there."""
+    def _is_below_tail(self) -> bool:
+        """Whether records are missing up to the tail that was asked for."""
         start = self._reader.next_seq_num
-        if self._tail is not None and start is not None and start < self._tail.seq_num:
-            yield from self._reader.receive_batch(encode_read_batch(ReadBatch((), self._tail)))
+        return self._tail is not None and start is not None and start < self._tail.seq_num
 
     # Requests that are no reads of the session
 
@@ -441,6 +634,7 @@ class ReadProtocol:
 
     # What happened
 
+    @whole
     def receive_response(
         self, request_id: int, status: int, headers: Mapping[str, str], now: float
     ) -> None:
@@ -461,6 +655,7 @@ class ReadProtocol:
         self.start_waiting(self._now)
         self._response.receive_head(status, headers)
 
+    @whole
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
         """Bytes of the answer, cut anywhere. Take the events before receiving more."""
         self._now = now
@@ -481,6 +676,7 @@ class ReadProtocol:
         elif self._state is ReadState.READING and self._response.kind is not Answer.ERROR:
             self._deadline = now + LIVENESS_TIMEOUT
 
+    @whole
     def receive_eof(self, request_id: int, now: float) -> None:
         """The answer is complete."""
         self._now = now
@@ -495,6 +691,7 @@ class ReadProtocol:
             self._deadline = None
             self._move(ReadInput.DONE)
 
+    @whole
     def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
         """The request came to nothing: `error` says why. What had arrived is still handed out."""
         self._now = now
@@ -509,33 +706,24 @@ class ReadProtocol:
 
     # Events
 
-    def _next_event(self) -> ReadEvent | None:
-        """The next event, or None until more arrives."""
-        self._is_at_once = False
-        while self._state not in _OVER:
-            try:
-                # Of a batch that is taken at once nothing is left for here.
-                event = cast("ReadEvent | None", next(self._batch, None))
-                is_batch_over = event is None and self._state not in _OVER
-                if is_batch_over and not self._next_batch():
-                    return None
-            except S2FramesError as error:
-                event = self._fail_attempt(error)
-            if event is not None and self._is_wanted(event):
-                self._count(event)
-                return event
-        ended, self._ended = self._ended, None
-        return ended
-
+    @whole
     def _next_batch(self) -> bool:
         """Begin with the next thing to take events from; False when nothing has arrived."""
+        if self._reader.is_torn:
+            self._rewind()
+            return True
+        self._reader.forget_batch()
+        if self._state in _OVER:
+            return self._offer_end()
+        if self._batch_error is not None:
+            raise self._batch_error
         if self._operation is not None:
             events = self._operation.events_received()
             self._batch = iter(events)
             return bool(events)
         self._note_batch()
         if self._reader.has_reached_end and self._state in (*_OPEN, ReadState.DRAINING):
-            self._batch = self._close_books()
+            self._close_books()
             return True
         if self._is_leaving and self._state is ReadState.READING:
             self._leave()
@@ -548,17 +736,22 @@ class ReadProtocol:
                     self._now
                 )
                 self._batch_start = self._reader.next_seq_num
-                self._batch = self._take_apart(message.body)
+                self._begin_batch(message.body)
                 return True
         if self._state is not ReadState.DRAINING:
             return False
-        self._batch = self._end_of_answer()
+        return self._end_answer()
+
+    def _offer_end(self) -> bool:
+        if self._is_end_offered:
+            return False
+        self._event, self._is_end_offered = self._ended, True
         return True
 
-    def _take_apart(self, batch: bytes) -> Iterator[ReadEvent | FramesReceived]:
-        if self._is_at_once:
-            return self._reader.receive_batch_at_once(batch)
-        return self._reader.receive_batch(batch)
+    def _begin_batch(self, batch: bytes) -> None:
+        receive = self._reader.receive_batch_at_once if self._is_at_once else None
+        self._num_taken = 0
+        self._batch = (receive or self._reader.receive_batch)(batch)
 
     def _note_batch(self) -> None:
         """Count `wait` from the first time at the tail, and then from the last record.
@@ -573,31 +766,51 @@ class ReadProtocol:
 
     def _leave(self) -> None:
         """Go on with another request; what of this one's answer was not taken comes again."""
+        self._is_given_up = False
         self._forget_answer()
         self._move(ReadInput.LEAVE)
 
-    def _end_of_answer(self) -> Iterator[ReadEvent]:
-        """What is left to tell when everything that arrived was taken."""
+    def _end_answer(self) -> bool:
+        """Everything that arrived is taken: whether there is more to tell now."""
+        if self._is_given_up:
+            self._leave()
+            return False
         if self._loss is not None:
             raise self._loss
         try:
             self._response.receive_eof()
         except RangeNotSatisfiable as error:
-            if error.tail.seq_num != self._reader.next_seq_num:
-                raise
-            # A bounded session that starts at the tail is over before it begins.
-            yield from self._close_books()
-            return
+            return self._start_at_tail(error)
         if self._settings.follow and self._settings.until is None:
             raise TransportError("the service ended a session that follows the stream")
         if self._has_time_left():
             self._leave()
-        elif self._must_ask_for_tail():
+            return False
+        if self._must_ask_for_tail():
             self._forget_answer()
             self._ask_for_tail()
+            return False
+        if self._tail is not None and self._reader.next_seq_num is None:
+            self._reader = self._make_reader(self._tail.seq_num)
+        if self._is_below_tail():
+            self._begin_batch(encode_read_batch(ReadBatch((), self._tail)))
         else:
-            yield from self._skip_to_tail()
-            yield from self._close_books()
+            self._close_books()
+        return True
+
+    def _start_at_tail(self, refusal: RangeNotSatisfiable) -> bool:
+        """The session starts where nothing is yet: at the tail, or at a later time."""
+        tail, start = refusal.tail.seq_num, self._reader.next_seq_num
+        if start is None:
+            self._reader = self._make_reader(tail)
+        elif start != tail:
+            raise refusal
+        if start is None and (self._settings.follow or self._settings.wait is not None):
+            self._leave()
+            return False
+        # A bounded session that starts at the tail is over before it begins.
+        self._close_books()
+        return True
 
     def _has_time_left(self) -> bool:
         """Whether the service waited too little.
@@ -608,35 +821,34 @@ class ReadProtocol:
         before = self._quiet_before
         return before is not None and self._quiet_since != before and self._wait_left() >= 1
 
-    def _close_books(self) -> Iterator[ReadEvent]:
+    def _close_books(self) -> None:
         """Tell of what is incomplete, and end."""
-        yield from self._reader.receive_eof()
+        self._batch = self._reader.receive_eof()
         self._finish(ReadInput.FINISHED, None)
-
-    def _count(self, event: ReadEvent) -> None:
-        if isinstance(event, FrameReceived) and self._messages_left is not None:
-            self._messages_left -= 1
-            if not self._messages_left:
-                self._finish(ReadInput.FINISHED, None)
 
     # When an attempt fails
 
     def _lose(self, error: S2FramesError) -> None:
         self._deadline = None
-        self._loss = error
+        self._loss = self._response.why_failed(error)
         self._move(ReadInput.LOST)
 
-    def _fail_attempt(self, error: S2FramesError) -> Retrying | None:
-        """The attempt ended in `error`: try again, or end."""
+    @whole
+    def _fail_batch(self, error: S2FramesError) -> None:
+        """The attempt ended in `error`: try again, or end. First, what came before is taken."""
+        if self._events:
+            self._batch_error = error
+            return
+        self._batch_error = None
         error.attempts = self._budget.attempts
         delay = self._budget.next_delay(error, self._now) if is_retryable(error) else None
         if delay is None:
             self._finish(ReadInput.REFUSED, error)
-            return None
+            return
         self._forget_answer()
         self._move(ReadInput.RETRY)
         self._retry_at = self._now + delay
-        return Retrying(error, error.attempts, delay)
+        self._event = Retrying(error, error.attempts, delay)
 
     def _forget_answer(self) -> None:
         """The rest of the answer will not be taken, and another one will follow."""
@@ -650,14 +862,23 @@ class ReadProtocol:
         self._reader.connection_lost()
 
     def _finish(self, happened: ReadInput, error: S2FramesError | None) -> None:
-        if self._state in _OPEN:
+        is_open = self._state in _OPEN
+        self._ended = SessionEnded(error)
+        if is_open:
             self._actions.append(CloseRequest(self._request_id))
         if self._operation is not None:
             self._actions += self._operation.abort()
             self._operation = None
         self._move(happened)
         self._deadline = self._retry_at = None
-        self._ended = SessionEnded(error)
+
+    def _tidy(self) -> None:
+        """End what was about to end."""
+        error = None if self._ended is None else self._ended.error
+        self._close_all()
+        self._retry_at = None
+        if self._state not in _OVER:
+            self._move(ReadInput.FINISHED if error is None else ReadInput.REFUSED)
 
     def _move(self, happened: ReadInput) -> None:
         self._state = transition(TRANSITIONS, self._state, happened)
@@ -673,6 +894,7 @@ class ReadProtocol:
                 max_frame_bytes=settings.max_frame_bytes,
                 max_writers=settings.max_writers,
                 max_buffered_bytes=settings.max_buffered_bytes,
+                max_reread=settings.max_reread,
             )
         starts_elsewhere = settings.timestamp is not None or settings.last is not None
         if start is None and not starts_elsewhere:
@@ -684,4 +906,18 @@ class ReadProtocol:
             max_frame_bytes=settings.max_frame_bytes,
             max_writers=settings.max_writers,
             max_buffered_bytes=settings.max_buffered_bytes,
+            max_reread=settings.max_reread,
         )
+
+
+def _count(events: Sequence[object]) -> tuple[int, int]:
+    """How many messages are among the events, and how many others."""
+    num_messages = num_others = 0
+    for event in events:
+        if isinstance(event, FramesReceived):
+            num_messages += len(event.payloads)
+        elif isinstance(event, FrameReceived):
+            num_messages += 1
+        else:
+            num_others += 1
+    return num_messages, num_others

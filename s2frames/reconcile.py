@@ -8,6 +8,7 @@ was lost, or somebody else's record is. The stream tells which.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -60,11 +61,13 @@ class Reconciliation:
         self._records: Sequence[Record] = ()
         self._num_found = 0
         self._start = StreamPosition(0, 0)
-        self._durable: list[FramesDurable] = []
+        #: What has turned out to be durable and was not taken, from the left, by then.
+        self.landed: deque[FramesDurable] = deque()
 
     def durable(self) -> list[FramesDurable]:
         """What has turned out to be durable since the last call."""
-        durable, self._durable = self._durable, []
+        durable = list(self.landed)
+        self.landed.clear()
         return durable
 
     def take(self, records: Sequence[SequencedRecord]) -> bool:
@@ -113,7 +116,7 @@ class Reconciliation:
     def _land(self, end: StreamPosition) -> None:
         """All of the batch is there: take it as acked."""
         self._records, self._num_found = (), 0
-        self._durable.append(self._writer.receive_landed(AppendAck(self._start, end, end)))
+        self.landed.append(self._writer.receive_landed(AppendAck(self._start, end, end)))
 
 
 def _is_same(record: Record, found: SequencedRecord) -> bool:

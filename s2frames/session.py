@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from attrs import define, field, frozen
 
 from s2frames.error_bodies import parse_error
-from s2frames.errors import RemoteProtocolError, S2FramesError
+from s2frames.errors import RemoteProtocolError, S2FramesError, TransportError
 from s2frames.http import Request
 from s2frames.s2s import Message, MessageDecoder, Terminal
 from s2frames.target import SESSION_CONTENT_TYPE
@@ -35,6 +35,9 @@ __all__ = [
 
 # What is kept of an answer that is an error; S2's own are far smaller.
 _MAX_ERROR_BYTES = 64 * 1024
+
+# What becomes of an answer on its way, whatever it was.
+_OF_THE_WAY = (TransportError, RemoteProtocolError)
 
 
 @frozen
@@ -121,6 +124,12 @@ class Machine(Protocol):
     def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
         """The request came to nothing: `error` says why."""
 
+    def interrupted(self, now: float) -> None:
+        """What the adapter did was cut off on this side, by Control-C, say, or a cancellation.
+
+        What is open is given up, and what was asked for and not done is asked for anew.
+        """
+
 
 _State = TypeVar("_State", bound=enum.Enum)
 _Input = TypeVar("_Input", bound=enum.Enum)
@@ -187,6 +196,19 @@ class Response:
         if self.kind is Answer.ERROR:
             raise parse_error(self._status, bytes(self._body), self._headers)
         self._decoder.receive_eof()
+
+    def why_failed(self, error: S2FramesError) -> S2FramesError:
+        """What an attempt that came to nothing by `error` failed by.
+
+        Once the head of an answer says that it is an error, it is that one with as much of the body
+        as has come, be it that the rest stalls or breaks.
+        """
+        if self.kind is not Answer.ERROR or not isinstance(error, _OF_THE_WAY):
+            return error
+        told = parse_error(self._status, bytes(self._body), self._headers)
+        told.is_incomplete = True
+        told.__cause__ = error
+        return told
 
     def next_message(self) -> Message | None:
         """The next message of a session. Raises the error in a terminal message."""

@@ -14,7 +14,7 @@ from s2frames.checks import check_int, check_seconds, check_type
 from s2frames.compression import Compression, check_available
 from s2frames.errors import LocalProtocolError
 from s2frames.framing import DEFAULT_MAX_FRAME_BYTES
-from s2frames.reader import DEFAULT_MAX_WRITERS, FrameReader
+from s2frames.reader import DEFAULT_MAX_REREAD, DEFAULT_MAX_WRITERS, FrameReader
 from s2frames.records import check_basin_name
 from s2frames.retry import Retry
 from s2frames.u64 import U64_MAX, is_u64
@@ -309,6 +309,9 @@ class ReadSettings:
     max_writers: int = DEFAULT_MAX_WRITERS
     #: Bytes of incomplete messages held; None allows 256 MiB, or `max_frame_bytes` if that is more.
     max_buffered_bytes: int | None = None
+    #: Records that a session which goes on from a checkpoint reads once more at most. A message
+    #: that is incomplete for so long is given up; if its writer goes on with it, it is lost.
+    max_reread: int = field(default=DEFAULT_MAX_REREAD, validator=_at_least_one)
     #: Bytes at the end of the stream in which the `last` messages are searched for.
     max_scan_bytes: int = field(default=DEFAULT_MAX_SCAN_BYTES, validator=_at_least_one)
     #: How long to keep trying; None: as the client's settings say.
@@ -328,6 +331,7 @@ class ReadSettings:
             max_frame_bytes=self.max_frame_bytes,
             max_writers=self.max_writers,
             max_buffered_bytes=self.max_buffered_bytes,
+            max_reread=self.max_reread,
         )
         starts = {
             "start": is_checkpoint or self.start != 0,

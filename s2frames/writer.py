@@ -3,12 +3,19 @@
 Payloads wait in a queue. Batches are cut from it as the window of unacked batches allows, are
 appended in the order in which they were cut, and are acked in that order. A batch keeps its bytes,
 so that sending it again sends the same.
+
+Ctrl-C can cut a method off between any two of its lines. What is to change is therefore known in
+full before anything does, and says what holds afterwards, not by how much: the next call carries it
+out again, from its beginning.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import cast
 
 from attrs import define, field
 
@@ -63,8 +70,8 @@ class Batch:
     ends_inside_frame: bool
     #: The dedupe sequence of the first record.
     first_dedupe_seq: int = 0
-    #: How many frames of more than one record end in this batch.
-    num_long_frames: int = 0
+    # The frames of more than one record that it holds records of.
+    _long_frames: Sequence[_Frame] = field(default=(), repr=False)
 
     @property
     def records(self) -> Sequence[Record]:
@@ -78,8 +85,18 @@ class Batch:
         """Condition the batch on another place."""
         conditions = encode_conditions(self.match_seq_num, self.fencing_token)
         records = memoryview(self.wire)[: len(self.wire) - len(conditions)]
-        self.wire = b"".join((records, encode_conditions(seq_num, self.fencing_token)))
-        self.match_seq_num = seq_num
+        wire = b"".join((records, encode_conditions(seq_num, self.fencing_token)))
+        # At once: the one says how long the other's end is.
+        self.wire, self.match_seq_num = wire, seq_num
+
+    def long_frames_begun(self) -> Iterator[_Frame]:
+        """The frames of more than one record whose first record is in this batch."""
+        return (f for f in self._long_frames if f.first_dedupe_seq >= self.first_dedupe_seq)
+
+    @property
+    def frame_continued(self) -> _Frame:
+        """The frame of which it holds further records from its first one on."""
+        return self._long_frames[0]
 
 
 @define(eq=False)
@@ -94,6 +111,7 @@ class _Frame:
     chunk_bytes: int
     num_records: int
     metered_bytes: int
+    # Set once the batch that holds them is there.
     cut_records: int = 0
     # The dedupe sequence of the first record, once it is cut.
     first_dedupe_seq: int = 0
@@ -110,10 +128,29 @@ class _Frame:
         )
 
 
+@define(eq=False)
+class _Cut:
+    """A batch in the making."""
+
+    #: The dedupe sequence of the next record.
+    seq: int
+    parts: list[bytes | memoryview] = field(factory=list)
+    #: How many records into the batch each frame that ends in it does.
+    ends: list[int] = field(factory=list)
+    num_records: int = 0
+    metered_bytes: int = 0
+    #: How many items of the queue it holds to their end, and records of the one after them.
+    num_items: int = 0
+    open_records: int = 0
+    long_frames: list[_Frame] = field(factory=list)
+
+
 class FrameWriter:
     """Turns messages' payloads into batches of records, and acks into durable ranges.
 
-    Every method either does all it says or raises before anything changed.
+    Every method either does all it says or raises before anything changed. One that was cut off by
+    Ctrl-C did all of it or nothing. Batches that were handed out and did not arrive so are handed
+    out again after `connection_lost`.
 
     Args:
         writer_id: who writes, 1 to 256 UTF-8 bytes; None leaves the dedupe headers out. A new
@@ -164,55 +201,75 @@ class FrameWriter:
         self._queue: deque[bytes | _Frame] = deque()
         self._queued_records = 0
         self._queued_bytes = 0
-        self._frames_accepted = 0
         # What the next record that is cut gets.
         self._next_cut_seq = first_dedupe_seq
         self._next_cut_frame = 0
         self._next_match = match_seq_num
-        # Cut and not yet acked: those to send again come before those to cut.
-        self._resend: deque[Batch] = deque()
-        self._inflight: deque[Batch] = deque()
+        # Cut and not yet acked, in order; so many of them, from the oldest on, are under way.
+        self._unacked: deque[Batch] = deque()
+        self._num_inflight = 0
         self._inflight_bytes = 0
-        # Frames of several records that are cut, in part or whole, and not all acked.
-        self._long_frames: deque[_Frame] = deque()
         # What was acked: the end, and where a frame that goes on started.
         self._acked_end = 0
         self._open_frame_start: int | None = None
+        self._last_durable: FramesDurable | None = None
+        # What is being changed. Left here when it was cut off, to be done again; see `_carry_out`.
+        self._change: Callable[[], None] | None = None
 
     @property
     def next_frame(self) -> int:
         """The number that the next payload gets."""
-        return self._frames_accepted
+        self._mend()
+        return self._next_cut_frame + len(self._queue)
 
     @property
     def next_dedupe_seq(self) -> int:
         """The dedupe sequence that the next payload's first record gets."""
+        self._mend()
         return self._next_cut_seq + self._queued_records
 
     @property
     def queued_bytes(self) -> int:
         """Metered bytes accepted and not yet cut into batches."""
+        if self._change is not None:
+            self._mend()
         return self._queued_bytes
 
     @property
     def inflight_bytes(self) -> int:
         """Metered bytes handed out by `batches_to_send` and not acked."""
+        self._mend()
         return self._inflight_bytes
+
+    @property
+    def inflight_batches(self) -> int:
+        """Batches handed out by `batches_to_send` and not acked."""
+        self._mend()
+        return self._num_inflight
 
     @property
     def unacked_batches(self) -> int:
         """Batches cut and not acked, those that wait to be sent again included."""
-        return len(self._inflight) + len(self._resend)
+        self._mend()
+        return len(self._unacked)
 
     @property
     def is_cut(self) -> bool:
         """Whether everything accepted was handed out by `batches_to_send`."""
-        return not (self._queue or self._resend)
+        self._mend()
+        return not self._queue and self._num_inflight == len(self._unacked)
 
     @property
     def is_idle(self) -> bool:
         """Whether everything accepted is durable."""
-        return not (self._queue or self._inflight or self._resend)
+        self._mend()
+        return not (self._queue or self._unacked)
+
+    @property
+    def last_durable(self) -> FramesDurable | None:
+        """What `receive_ack` or `receive_landed` told last: it may have been cut off as it did."""
+        self._mend()
+        return self._last_durable
 
     def send(
         self, payload: bytes, headers: Iterable[Header] = (), timestamp: int | None = None
@@ -225,6 +282,8 @@ class FrameWriter:
         Raises `FrameSizeError` for an empty payload or one over `max_frame_bytes`,
         `LocalProtocolError` for anything else that cannot be sent.
         """
+        if self._change is not None:
+            self._mend()
         payload = self._check_payload(payload)
         own_headers = check_headers(headers, RESERVED_HEADERS)
         check_timestamp(timestamp)
@@ -235,30 +294,27 @@ class FrameWriter:
             frame = self._plan(payload, own_headers, timestamp)
             self._check_numbers(frame.num_records)
             self._enqueue(frame, frame.num_records, frame.metered_bytes)
-        return self._frames_accepted - 1
+        return self._next_cut_frame + len(self._queue) - 1
 
     def send_many(self, payloads: Iterable[bytes]) -> range:
         """Accept payloads, all or none of them; returns their numbers. See `send`."""
         if not isinstance(payloads, Iterable):
             raise LocalProtocolError(f"payloads are an iterable, not {type(payloads).__name__}")
+        self._mend()
         checked = payloads if isinstance(payloads, list) else list(payloads)
         if not set(map(type, checked)) <= {bytes}:
             checked = [self._check_payload(payload) for payload in checked]
         sizes = list(map(len, checked))
-        first = self._frames_accepted
         if not sizes:
-            return range(first, first)
+            return range(self.next_frame, self.next_frame)
         if min(sizes) == 0 or max(sizes) > self._max_frame_bytes:
             for payload in checked:
                 self._check_payload(payload)
         if max(sizes) > self._chunk_bytes:
             return self._send_mixed(checked)
         self._check_numbers(len(sizes))
-        self._queue.extend(checked)
-        self._queued_records += len(sizes)
-        self._queued_bytes += self._encoder.head_overhead * len(sizes) + sum(sizes)
-        self._frames_accepted += len(sizes)
-        return range(first, self._frames_accepted)
+        metered = self._encoder.head_overhead * len(sizes) + sum(sizes)
+        return self._enqueue_many(checked, len(sizes), metered)
 
     def batches_to_send(
         self, *, flush: bool = False, max_batches: int | None = None
@@ -269,11 +325,16 @@ class FrameWriter:
         """
         if max_batches is not None:
             check_int("max_batches", max_batches)
+        self._mend()
         batches: list[Batch] = []
-        while len(batches) != max_batches and (batch := self._next_batch(flush)) is not None:
-            self._inflight.append(batch)
-            self._inflight_bytes += batch.metered_bytes
+        num_inflight, size = self._num_inflight, self._inflight_bytes
+        while len(batches) != max_batches:
+            batch = self._next_batch(num_inflight + len(batches), size, flush)
+            if batch is None:
+                break
+            size += batch.metered_bytes
             batches.append(batch)
+        self._num_inflight, self._inflight_bytes = num_inflight + len(batches), size
         return batches
 
     def receive_ack(self, ack: AppendAck) -> FramesDurable:
@@ -282,29 +343,84 @@ class FrameWriter:
         Raises `RemoteProtocolError` when the ack cannot be that batch's.
         """
         check_type("ack", ack, AppendAck)
+        self._mend()
         self._check_ack(ack)
-        batch = self._inflight.popleft()
-        self._inflight_bytes -= batch.metered_bytes
-        return self._settle(batch, ack)
+        batch = self._unacked[0]
+        left = self._num_inflight - 1, self._inflight_bytes - batch.metered_bytes
+        return self._settle(batch, ack, left)
 
-    def _settle(self, batch: Batch, ack: AppendAck) -> FramesDurable:
-        """The oldest unacked batch is in the stream."""
-        for _ in range(batch.num_long_frames):
-            self._long_frames.popleft()
+    def _settle(self, batch: Batch, ack: AppendAck, left: tuple[int, int]) -> FramesDurable:
+        """The oldest unacked batch is in the stream; what is under way is `left`."""
         origin = ack.start.seq_num
-        self._acked_end = ack.end.seq_num
         first_start = origin if self._open_frame_start is None else self._open_frame_start
         ends = batch.frame_ends
         event = FramesDurable(batch.first_frame, len(ends), ack, first_start, ends)
         # A batch that ends inside a frame holds nothing but records of that frame.
-        self._open_frame_start = first_start if batch.ends_inside_frame else None
+        open_start = first_start if batch.ends_inside_frame else None
+        self._carry_out(partial(self._drop_acked, batch, event, open_start, left))
         return event
 
     def connection_lost(self) -> None:
         """Forget what was sent: everything unacked is to be sent again, the same and in order."""
-        self._inflight.extend(self._resend)
-        self._resend, self._inflight = self._inflight, deque()
-        self._inflight_bytes = 0
+        self._mend()
+        self._num_inflight, self._inflight_bytes = 0, 0
+
+    # Changing
+
+    def _carry_out(self, change: Callable[[], None]) -> None:
+        """Do something that leaves the same behind when it is done again after it was cut off."""
+        self._change = change
+        self._mend()
+
+    def _mend(self) -> None:
+        """Carry out what was to change, or what was cut off in doing so."""
+        if self._change is not None:
+            self._change()
+            self._change = None
+
+    def _count_queue(self) -> None:
+        """Count what is queued: the queue is what was accepted, whatever its numbers say."""
+        overhead = self._encoder.head_overhead
+        num_records = metered = 0
+        for item in self._queue:
+            if isinstance(item, _Frame):
+                num_records += item.num_records - item.cut_records
+                metered += self._metered_rest(item)
+            else:
+                num_records += 1
+                metered += overhead + len(item)
+        self._queued_records, self._queued_bytes = num_records, metered
+
+    def _metered_rest(self, frame: _Frame) -> int:
+        cut = sum(self._metered_record(frame, index) for index in range(frame.cut_records))
+        return frame.metered_bytes - cut
+
+    def _drop_cut(
+        self, batch: Batch, num_left: int, open_records: int, queued: tuple[int, int]
+    ) -> None:
+        """`batch` is there: the queue goes on after it, with so many items."""
+        while len(self._queue) > num_left:
+            self._queue.popleft()
+        if open_records:
+            batch.frame_continued.cut_records = open_records
+        if not self._unacked or self._unacked[-1] is not batch:
+            self._unacked.append(batch)
+        self._queued_records, self._queued_bytes = queued
+        self._next_cut_seq = batch.first_dedupe_seq + batch.num_records
+        self._next_cut_frame = batch.first_frame + len(batch.frame_ends)
+        if batch.match_seq_num is not None:
+            self._next_match = batch.match_seq_num + batch.num_records
+
+    def _drop_acked(
+        self, batch: Batch, event: FramesDurable, open_start: int | None, left: tuple[int, int]
+    ) -> None:
+        """`batch` is durable, which `event` tells."""
+        if self._unacked and self._unacked[0] is batch:
+            self._unacked.popleft()
+        self._num_inflight, self._inflight_bytes = left
+        self._acked_end = event.ack.end.seq_num
+        self._open_frame_start = open_start
+        self._last_durable = event
 
     # Settling what is in doubt
 
@@ -314,17 +430,21 @@ class FrameWriter:
         Raises `LocalProtocolError` while batches are under way, and when the numbers do not fit.
         """
         check_int("match_seq_num", seq_num, 0, U64_MAX)
-        if self._inflight:
+        self._mend()
+        if self._num_inflight:
             raise LocalProtocolError(
-                f"{len(self._inflight)} batches are under way: their places cannot be changed"
+                f"{self._num_inflight} batches are under way: their places cannot be changed"
             )
-        num_records = sum(batch.num_records for batch in self._resend)
+        num_records = sum(batch.num_records for batch in self._unacked)
         if seq_num + num_records + self._queued_records > U64_MAX:
             raise LocalProtocolError(
                 f"sequence numbers end at {U64_MAX}: from {seq_num} on "
                 f"{num_records + self._queued_records} records do not fit"
             )
-        for batch in self._resend:
+        self._carry_out(partial(self._match_all, seq_num))
+
+    def _match_all(self, seq_num: int) -> None:
+        for batch in self._unacked:
             if batch.match_seq_num != seq_num:
                 batch.match_at(seq_num)
             seq_num += batch.num_records
@@ -336,8 +456,10 @@ class FrameWriter:
         For a writer with `match_seq_num`, after `connection_lost`, when the service says that the
         place of the first unacked batch is taken. Raises `LocalProtocolError` at any other time.
         """
+        self._mend()
         is_exclusive = self._next_match is not None and self._writer_id is not None
-        if self._writer_id is None or not is_exclusive or not self._resend or self._inflight:
+        has_lost = bool(self._unacked) and not self._num_inflight
+        if self._writer_id is None or not is_exclusive or not has_lost:
             raise LocalProtocolError(
                 "only a writer with writer_id and match_seq_num that lost its connection, and "
                 "has something to send again, can be reconciled with the stream"
@@ -347,47 +469,58 @@ class FrameWriter:
     @property
     def next_unacked_seq_num(self) -> int:
         """Where the first record that is not acked is to be; 0 without `match_seq_num`."""
-        unacked = self._inflight or self._resend
-        return (unacked[0].match_seq_num if unacked else self._next_match) or 0
+        self._mend()
+        return (self._unacked[0].match_seq_num if self._unacked else self._next_match) or 0
 
     @property
     def next_unacked_dedupe_seq(self) -> int:
         """The dedupe sequence of the first record that is not acked."""
-        unacked = self._inflight or self._resend
-        return unacked[0].first_dedupe_seq if unacked else self._next_cut_seq
+        self._mend()
+        return self._unacked[0].first_dedupe_seq if self._unacked else self._next_cut_seq
+
+    @property
+    def next_unsent_dedupe_seq(self) -> int:
+        """The dedupe sequence of the first record that is not under way."""
+        self._mend()
+        unsent = next(islice(self._unacked, self._num_inflight, None), None)
+        return self._next_cut_seq if unsent is None else unsent.first_dedupe_seq
 
     @property
     def is_inside_frame(self) -> bool:
         """Whether the last acked record belongs to a frame that goes on."""
+        self._mend()
         return self._open_frame_start is not None
 
     def oldest_unacked_records(self) -> Sequence[Record]:
         """The records of the first batch to send again; none when there is none."""
-        return self._resend[0].records if self._resend else ()
+        self._mend()
+        return () if self._num_inflight or not self._unacked else self._unacked[0].records
 
     def receive_landed(self, ack: AppendAck) -> FramesDurable:
         """The first batch to send again stands in the stream where `ack` says.
 
         Raises `RemoteProtocolError` when it cannot stand there.
         """
-        if not self._resend or self._inflight:
+        self._mend()
+        if not self._unacked or self._num_inflight:
             raise LocalProtocolError("no batch is to be sent again, or others are under way")
-        self._check_span(ack, self._resend[0])
-        return self._settle(self._resend.popleft(), ack)
+        self._check_span(ack, self._unacked[0])
+        return self._settle(self._unacked[0], ack, (0, 0))
 
     def pending(self) -> list[PendingMessage]:
         """What was accepted and is not known to be durable, in order.
 
         Without dedupe the sequences count records all the same.
         """
+        self._mend()
         return [*self._pending_cut(), *self._pending_queued()]
 
     def _pending_cut(self) -> Iterator[PendingMessage]:
         """Of the batches that are cut, the frame that goes on after them included."""
-        long_frames = iter(self._long_frames)
         if self._open_frame_start is not None:
-            yield next(long_frames).pending()
-        for batch in (*self._inflight, *self._resend):
+            yield self._open_frame().pending()
+        for batch in self._unacked:
+            long_frames = batch.long_frames_begun()
             for dedupe_seq, record in enumerate(batch.records, batch.first_dedupe_seq):
                 declared = parse_frame_headers(record.headers)
                 if declared is None:
@@ -399,6 +532,12 @@ class FrameWriter:
                     yield PendingMessage(
                         record.body, own, record.timestamp, dedupe_seq, dedupe_seq + 1
                     )
+
+    def _open_frame(self) -> _Frame:
+        """The frame whose beginning is acked and whose end is not."""
+        if self._unacked:
+            return self._unacked[0].frame_continued
+        return cast("_Frame", self._queue[0])
 
     def _pending_queued(self) -> Iterator[PendingMessage]:
         """Of the frames of which nothing is cut."""
@@ -457,170 +596,171 @@ class FrameWriter:
         return _Frame(payload, headers, timestamp, head_bytes, chunk_bytes, 1 + further, metered)
 
     def _enqueue(self, item: bytes | _Frame, num_records: int, metered: int) -> None:
+        self._change = self._count_queue
         self._queue.append(item)
         self._queued_records += num_records
         self._queued_bytes += metered
-        self._frames_accepted += 1
+        self._change = None
+
+    def _enqueue_many(
+        self, items: Sequence[bytes | _Frame], num_records: int, metered: int
+    ) -> range:
+        first = self.next_frame
+        self._change = self._count_queue
+        self._queue.extend(items)
+        self._queued_records += num_records
+        self._queued_bytes += metered
+        self._change = None
+        return range(first, first + len(items))
 
     def _send_mixed(self, payloads: Sequence[bytes]) -> range:
         frames = [self._plan(payload, (), None) for payload in payloads]
-        self._check_numbers(sum(frame.num_records for frame in frames))
-        first = self._frames_accepted
-        for frame in frames:
-            single = frame.num_records == 1
-            self._enqueue(
-                frame.payload if single else frame, frame.num_records, frame.metered_bytes
-            )
-        return range(first, self._frames_accepted)
+        num_records = sum(frame.num_records for frame in frames)
+        self._check_numbers(num_records)
+        items = [frame.payload if frame.num_records == 1 else frame for frame in frames]
+        return self._enqueue_many(items, num_records, sum(frame.metered_bytes for frame in frames))
 
     # Cutting
 
-    def _next_batch(self, flush: bool) -> Batch | None:
-        if self._resend:
-            return self._resend.popleft() if self._has_room(self._resend[0].metered_bytes) else None
-        if not self._queue or not self._has_room(min(self._queued_bytes, MAX_BATCH_BYTES)):
+    def _next_batch(self, num_inflight: int, inflight_bytes: int, flush: bool) -> Batch | None:
+        """The batch to send after those that are under way, if the window has room for it."""
+        unsent = next(islice(self._unacked, num_inflight, None), None)
+        if unsent is None and not self._queue:
             return None
-        if flush or not self._inflight or self._can_fill_batch():
-            return self._cut_batch()
-        return None
-
-    def _has_room(self, metered: int) -> bool:
-        return not self._inflight or (
-            len(self._inflight) < self._max_inflight_batches
-            and self._inflight_bytes + metered <= self._max_inflight_bytes
+        metered = min(self._queued_bytes, MAX_BATCH_BYTES)
+        if unsent is not None:
+            metered = unsent.metered_bytes
+        has_room = not num_inflight or (
+            num_inflight < self._max_inflight_batches
+            and inflight_bytes + metered <= self._max_inflight_bytes
         )
+        if not has_room:
+            return None
+        if unsent is not None:
+            return unsent
+        return self._cut_batch() if flush or not num_inflight or self._can_fill_batch() else None
 
     def _can_fill_batch(self) -> bool:
         return self._queued_records >= MAX_BATCH_RECORDS or self._queued_bytes >= MAX_BATCH_BYTES
 
     def _cut_batch(self) -> Batch:
-        parts: list[bytes | memoryview] = []
-        ends: list[int] = []
-        count = metered = num_long_frames = 0
-        first_seq = self._next_cut_seq
-        while self._queue and count < MAX_BATCH_RECORDS:
-            item = self._queue[0]
-            if type(item) is bytes:
-                taken, taken_bytes = self._cut_small(parts, count, metered)
-                ends.extend(range(count + 1, count + taken + 1))
-            elif isinstance(item, _Frame):
-                taken, taken_bytes = self._cut_frame(item, parts, count, metered)
-                if item.cut_records == item.num_records:
-                    self._queue.popleft()
-                    ends.append(count + taken)
-                    num_long_frames += item.num_records > 1
-            if not taken:
-                break
-            count += taken
-            metered += taken_bytes
-        batch = self._finish_batch(parts, ends, count, metered)
-        batch.first_dedupe_seq = first_seq
-        batch.num_long_frames = num_long_frames
-        return batch
+        cut = _Cut(self._next_cut_seq)
+        items = iter(self._queue)
+        frame = self._cut_small(cut, items)
+        while frame is not None and self._cut_frame(cut, frame):
+            frame = self._cut_small(cut, items)
+        return self._finish_batch(cut)
 
-    def _cut_small(
-        self, parts: list[bytes | memoryview], count: int, metered: int
-    ) -> tuple[int, int]:
-        """Add small payloads from the queue; returns how many and their metered bytes."""
-        queue = self._queue
+    def _cut_small(self, cut: _Cut, items: Iterator[bytes | _Frame]) -> _Frame | None:
+        """Add small payloads as long as there is room; gives what comes next if it is a frame."""
+        parts = cut.parts
         encode_seq = self._encoder.encode_seq
         single = self._encoder.single
         overhead = self._encoder.head_overhead
-        first_seq = seq = self._next_cut_seq
-        last_seq = first_seq + MAX_BATCH_RECORDS - count
-        left = room = MAX_BATCH_BYTES - metered
-        while queue and seq < last_seq:
-            payload = queue[0]
-            if type(payload) is not bytes:
+        first_seq = seq = cut.seq
+        last_seq = first_seq + MAX_BATCH_RECORDS - cut.num_records
+        left = room = MAX_BATCH_BYTES - cut.metered_bytes
+        frame = None
+        for item in items:
+            if seq == last_seq:
                 break
-            left -= overhead + len(payload)
-            if left < 0:
-                left += overhead + len(payload)
+            if isinstance(item, _Frame):
+                frame = item
                 break
-            before, after = single(len(payload))
-            parts += (before, encode_seq(seq), after, payload)
+            size = overhead + len(item)
+            if size > left:
+                break
+            left -= size
+            before, after = single(len(item))
+            parts += (before, encode_seq(seq), after, item)
             seq += 1
-            queue.popleft()
-        self._next_cut_seq = seq
-        return seq - first_seq, room - left
+        taken = seq - first_seq
+        cut.ends.extend(range(cut.num_records + 1, cut.num_records + taken + 1))
+        cut.seq = seq
+        cut.num_records += taken
+        cut.num_items += taken
+        cut.metered_bytes += room - left
+        return frame
 
-    def _cut_frame(
-        self, frame: _Frame, parts: list[bytes | memoryview], count: int, metered: int
-    ) -> tuple[int, int]:
-        """Add records of a frame; returns how many and their metered bytes.
+    def _cut_frame(self, cut: _Cut, frame: _Frame) -> bool:
+        """Add records of a frame; tells whether all that were left are in.
 
         A frame that fits a batch waits for one that it fits whole; one that does not starts in a
         batch of its own.
         """
-        if not frame.cut_records and count:
+        index = frame.cut_records
+        if not index and cut.num_records:
             fits = (
-                count + frame.num_records <= MAX_BATCH_RECORDS
-                and metered + frame.metered_bytes <= MAX_BATCH_BYTES
+                cut.num_records + frame.num_records <= MAX_BATCH_RECORDS
+                and cut.metered_bytes + frame.metered_bytes <= MAX_BATCH_BYTES
             )
             if not fits:
-                return 0, 0
-        if not frame.cut_records and frame.num_records > 1:
-            frame.first_dedupe_seq = self._next_cut_seq
-            self._long_frames.append(frame)
-        taken = taken_bytes = 0
-        while frame.cut_records < frame.num_records and count + taken < MAX_BATCH_RECORDS:
-            size = self._metered_record(frame)
-            if metered + taken_bytes + size > MAX_BATCH_BYTES:
+                return False
+        if not index:
+            frame.first_dedupe_seq = cut.seq
+        if frame.num_records > 1:
+            cut.long_frames.append(frame)
+        while index < frame.num_records and cut.num_records < MAX_BATCH_RECORDS:
+            size = self._metered_record(frame, index)
+            if cut.metered_bytes + size > MAX_BATCH_BYTES:
                 break
-            self._encode_record(frame, parts)
-            frame.cut_records += 1
-            self._next_cut_seq += 1
-            taken += 1
-            taken_bytes += size
-        return taken, taken_bytes
+            self._encode_record(frame, index, cut)
+            index += 1
+            cut.num_records += 1
+            cut.metered_bytes += size
+        if index < frame.num_records:
+            cut.open_records = index
+            return False
+        cut.ends.append(cut.num_records)
+        cut.num_items += 1
+        return True
 
-    def _metered_record(self, frame: _Frame) -> int:
-        size = len(frame.body(frame.cut_records))
-        if frame.cut_records:
+    def _metered_record(self, frame: _Frame, index: int) -> int:
+        size = len(frame.body(index))
+        if index:
             return self._encoder.chunk_overhead + size
         own = metered_bytes(frame.headers, 0) - metered_bytes((), 0)
         return self._encoder.head_overhead + own + size
 
-    def _encode_record(self, frame: _Frame, parts: list[bytes | memoryview]) -> None:
-        body = frame.body(frame.cut_records)
-        if frame.cut_records:
+    def _encode_record(self, frame: _Frame, index: int, cut: _Cut) -> None:
+        body = frame.body(index)
+        if index:
             before, after = self._encoder.chunk(len(body), frame.timestamp)
         else:
             before, after = self._encoder.head(
                 len(frame.payload), frame.num_records, len(body), frame.headers, frame.timestamp
             )
-        parts += (before, self._encoder.encode_seq(self._next_cut_seq), after, body)
+        cut.parts += (before, self._encoder.encode_seq(cut.seq), after, body)
+        cut.seq += 1
 
-    def _finish_batch(
-        self, parts: list[bytes | memoryview], ends: list[int], count: int, metered: int
-    ) -> Batch:
+    def _finish_batch(self, cut: _Cut) -> Batch:
         match = self._next_match
-        parts.append(encode_conditions(match, self._fencing_token))
-        wire = b"".join(parts)
+        cut.parts.append(encode_conditions(match, self._fencing_token))
+        wire = b"".join(cut.parts)
         batch = Batch(
-            num_records=count,
-            metered_bytes=metered,
+            num_records=cut.num_records,
+            metered_bytes=cut.metered_bytes,
             match_seq_num=match,
             fencing_token=self._fencing_token,
             wire=wire,
             first_frame=self._next_cut_frame,
-            frame_ends=ends,
-            ends_inside_frame=not ends or ends[-1] != count,
+            frame_ends=cut.ends,
+            ends_inside_frame=not cut.ends or cut.ends[-1] != cut.num_records,
+            first_dedupe_seq=self._next_cut_seq,
+            long_frames=cut.long_frames,
         )
-        self._next_cut_frame += len(ends)
-        self._queued_records -= count
-        self._queued_bytes -= metered
-        if match is not None:
-            self._next_match = match + count
+        num_left = len(self._queue) - cut.num_items
+        queued = self._queued_records - cut.num_records, self._queued_bytes - cut.metered_bytes
+        self._carry_out(partial(self._drop_cut, batch, num_left, cut.open_records, queued))
         return batch
 
     # Acks
 
     def _check_ack(self, ack: AppendAck) -> None:
         start, end = ack.start.seq_num, ack.end.seq_num
-        if not self._inflight:
+        if not self._num_inflight:
             raise RemoteProtocolError(f"an ack for {start} to {end}, and no batch is unacked")
-        batch = self._inflight[0]
+        batch = self._unacked[0]
         self._check_span(ack, batch)
         if batch.match_seq_num is not None and start != batch.match_seq_num:
             raise RemoteProtocolError(

@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 import httpx
 
+from s2frames.alone import Alone
 from s2frames.append import AppendProtocol, AppendState
 from s2frames.events import Appended
 from s2frames.outbox import Outbox
 from s2frames.records import Header
 from s2frames.writer_state import Pending
-from s2frames_httpx.alone import Alone
 from s2frames_httpx.exchange import Exchange
 
 __all__ = ["AppendSession"]
@@ -35,7 +35,7 @@ class AppendSession(Generic[T]):
     def __init__(self, http: httpx.Client, protocol: AppendProtocol, outbox: Outbox[T]) -> None:
         self._protocol = protocol
         self._outbox = outbox
-        self._exchange = Exchange(http, protocol, "the append")
+        self._exchange = Exchange(http, protocol)
         self._alone = Alone(
             "an append session belongs to one thread at a time, and this one is in use"
         )
@@ -61,12 +61,7 @@ class AppendSession(Generic[T]):
 
         `headers` are (name, value) pairs of bytes, `timestamp` milliseconds since the Unix epoch.
         """
-        with self._alone:
-            frame = self._outbox.put(message, headers, timestamp, now=time.monotonic())
-            with self._outbox.watching(frame):
-                while (appended := self._outbox.result(frame)) is None:
-                    self._run_burst()
-        return appended
+        return self._alone.run(lambda: self._append(message, headers, timestamp))
 
     def append_many(
         self, messages: Iterable[T], on_durable: Callable[[Appended], None] | None = None
@@ -79,7 +74,42 @@ class AppendSession(Generic[T]):
         iterable that pauses keeps its last messages until it goes on. When a message cannot be
         sent, those before it are accepted and become durable with the next call in the block.
         """
-        with self._alone, self._outbox.listening(on_durable) as listener:
+        return self._alone.run(lambda: self._append_many(messages, on_durable))
+
+    def flush(self) -> None:
+        """Wait until everything accepted is durable."""
+        self._alone.run(self._drain)
+
+    def close(self) -> None:
+        """Wait until everything is durable and end the session. Idempotent."""
+        self._alone.run(self._close)
+
+    def __enter__(self) -> AppendSession[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and not self._outbox.is_end_told:
+            self.close()
+        else:
+            self._protocol.abort()
+            self._exchange.close()
+
+    def _append(self, message: T, headers: Iterable[Header], timestamp: int | None) -> Appended:
+        frame = self._outbox.put(message, headers, timestamp, now=time.monotonic())
+        with self._outbox.watching(frame):
+            while (appended := self._outbox.result(frame)) is None:
+                self._run_burst()
+        return appended
+
+    def _append_many(
+        self, messages: Iterable[T], on_durable: Callable[[Appended], None] | None
+    ) -> Appended | None:
+        with self._outbox.listening(on_durable) as listener:
             for message in messages:
                 listener.put(message, now=time.monotonic())
                 while self._protocol.is_due(time.monotonic()):
@@ -92,33 +122,11 @@ class AppendSession(Generic[T]):
                 listener.tell()
             return listener.appended
 
-    def flush(self) -> None:
-        """Wait until everything accepted is durable."""
-        with self._alone:
-            self._drain()
-
-    def close(self) -> None:
-        """Wait until everything is durable and end the session. Idempotent."""
-        with self._alone:
-            self._protocol.close()
-            while self._protocol.state is not AppendState.CLOSED:
-                self._outbox.check()
-                self._run_burst()
-
-    def __enter__(self) -> AppendSession[T]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._protocol.abort()
-            self._exchange.close()
+    def _close(self) -> None:
+        self._protocol.close()
+        while self._protocol.state is not AppendState.CLOSED:
+            self._outbox.check()
+            self._run_burst()
 
     def _drain(self) -> None:
         self._outbox.check()
@@ -133,5 +141,5 @@ class AppendSession(Generic[T]):
             try:
                 self._exchange.step()
             finally:
-                self._outbox.take(self._protocol.events_received())
+                self._outbox.take_received()
             is_under_way = self._exchange.is_open

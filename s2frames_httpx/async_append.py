@@ -40,7 +40,7 @@ class AsyncAppendSession(Generic[T]):
     ) -> None:
         self._protocol = protocol
         self._outbox = outbox
-        self._exchange = AsyncExchange(http, protocol, "the append")
+        self._exchange = AsyncExchange(http, protocol)
         # Held by the task that drives.
         self._driving = anyio.Lock()
 
@@ -118,7 +118,7 @@ class AsyncAppendSession(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if kind is None and not self._outbox.is_end_told:
             await self.close()
         else:
             self._protocol.abort()
@@ -143,5 +143,5 @@ class AsyncAppendSession(Generic[T]):
             try:
                 await self._exchange.step()
             finally:
-                self._outbox.take(self._protocol.events_received())
+                self._outbox.take_received()
             is_under_way = self._exchange.is_open

@@ -13,6 +13,7 @@ import httpx
 from s2frames.append import AppendProtocol
 from s2frames.async_calls import AsyncClientCalls, AsyncStreamCalls
 from s2frames.codecs import BYTES, Codec
+from s2frames.handout import Handout
 from s2frames.inbox import Inbox, OnCorrupt
 from s2frames.operation import Operation, Plan
 from s2frames.options import ReadOptions
@@ -72,7 +73,7 @@ class AsyncClient(AsyncClientCalls):
     async def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of requests; see `s2frames.operation`."""
         operation = Operation(plan, self.settings, random=_random)
-        exchange = AsyncExchange(self.http, operation, "the call")
+        exchange = AsyncExchange(self.http, operation)
         try:
             while not operation.is_over:
                 await exchange.step()
@@ -173,4 +174,4 @@ class AsyncStream(AsyncStreamCalls):
         """
         protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
         inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
-        return AsyncReadSession(self._http, protocol, inbox)
+        return AsyncReadSession(self._http, protocol, Handout(protocol, inbox))

@@ -22,13 +22,14 @@ class AsyncExchange:
     Args:
         http: the client to send requests with.
         machine: a session or an operation.
-        what: what an interruption interrupts, as in "the append".
     """
 
-    def __init__(self, http: httpx.AsyncClient, machine: Machine, what: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, machine: Machine) -> None:
         self._http = http
-        self._feed = Feed(machine, what)
+        self._feed = Feed(machine)
         self._answer: tuple[httpx.Response, AsyncIterator[bytes]] | None = None
+        # Whether a step is under way, or was cut off.
+        self._is_stepping = False
         # Where the task that drives sleeps, while it does.
         self._sleeping: anyio.CancelScope | None = None
 
@@ -43,31 +44,45 @@ class AsyncExchange:
         The machine's events are to be taken after each step. What cancels a step passes; the
         machine may go on.
         """
+        if self._is_stepping:
+            await self._recover()
+        self._is_stepping = True
         try:
-            if (asked := self._feed.asked()) is not None:
-                if asked.closes:
-                    await self.close()
-                if asked.request is not None:
-                    await self._open(asked.request)
-            elif self._answer is not None:
-                await self._receive(*self._answer)
-            else:
-                await self._sleep()
+            await self._go_on()
         except FOREIGN_ERRORS as error:
             await self.close()
             self._feed.failed(error)
-        except BaseException as error:
-            await self.close()
-            self._feed.interrupted(error)
+        except BaseException:
+            await self._recover()
             raise
+        self._is_stepping = False
+
+    async def _recover(self) -> None:
+        """A step was cut off, wherever it was."""
+        self._feed.interrupted()
+        await self.close()
+        self._is_stepping = False
+
+    async def _go_on(self) -> None:
+        if (asked := self._feed.asked()) is not None:
+            if asked.closes:
+                await self.close()
+            if asked.request is not None:
+                await self._open(asked.request)
+        elif self._answer is not None:
+            await self._receive(*self._answer)
+        else:
+            await self._sleep()
 
     async def close(self) -> None:
         """Close the answer that is open, if one is, and wake a task that sleeps. Idempotent."""
         if self._sleeping is not None:
             self._sleeping.cancel()
-        answer, self._answer = self._answer, None
+        answer = self._answer
         if answer is not None:
             await close_answer(*answer)
+            if self._answer is answer:
+                self._answer = None
 
     async def _open(self, outgoing: Outgoing) -> None:
         self._feed.begin(outgoing)
@@ -81,9 +96,9 @@ class AsyncExchange:
     async def _receive(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
         self._feed.wait_for_data(response.request)
         data = await anext(chunks, None)
+        self._feed.data(data)
         if data is None:
             await self.close()
-        self._feed.data(data)
 
     async def _sleep(self) -> None:
         seconds = self._feed.seconds_left()

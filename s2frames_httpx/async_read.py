@@ -9,13 +9,14 @@ from typing import Generic, TypeVar
 import anyio
 import httpx
 
+from s2frames.alone import Alone
 from s2frames.checkpoint import Checkpoint
 from s2frames.errors import LocalProtocolError
-from s2frames.inbox import Inbox, ReceivedMessage
+from s2frames.handout import Handout
+from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
-from s2frames_httpx.alone import Alone
 from s2frames_httpx.async_exchange import AsyncExchange
 
 __all__ = ["AsyncReadSession"]
@@ -31,10 +32,12 @@ class AsyncReadSession(Generic[T]):
     may go on. A session belongs to one task at a time.
     """
 
-    def __init__(self, http: httpx.AsyncClient, protocol: ReadProtocol, inbox: Inbox[T]) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, protocol: ReadProtocol, handout: Handout[T]
+    ) -> None:
         self._protocol = protocol
-        self._inbox = inbox
-        self._exchange = AsyncExchange(http, protocol, "the read")
+        self._handout = handout
+        self._exchange = AsyncExchange(http, protocol)
         self._is_entered = False
         self._alone = Alone("a read session belongs to one task at a time, and this one is in use")
 
@@ -54,14 +57,14 @@ class AsyncReadSession(Generic[T]):
 
     def frames(self) -> AsyncIterator[ReceivedMessage[T]]:
         """The messages with their positions, timestamps, writers and headers."""
-        return _Messages(self._next)
+        return _Messages(self._fetch_one, self._handout.hand_out_received)
 
     def batches(self) -> AsyncIterator[list[T]]:
         """The messages many at a time, as they arrive: for speed. No list is empty.
 
         Checkpoints are as of the last message of the list handed out last.
         """
-        return _Batches(self._next_batch)
+        return _Batches(self._fetch_many, self._handout.hand_out_many)
 
     async def close(self) -> None:
         """Stop reading. Idempotent."""
@@ -72,7 +75,8 @@ class AsyncReadSession(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        return (await self._next()).message
+        await self._fetch_one()
+        return self._handout.hand_out()
 
     async def __aenter__(self) -> AsyncReadSession[T]:
         self._is_entered = True
@@ -86,67 +90,68 @@ class AsyncReadSession(Generic[T]):
     ) -> None:
         await self.close()
 
-    async def _next(self) -> ReceivedMessage[T]:
-        await self._begin()
-        with self._alone:
-            return await self._take_next()
+    async def _fetch_one(self) -> None:
+        await self._fetch(self._handout.fetch)
 
-    async def _next_batch(self) -> list[T]:
-        await self._begin()
-        with self._alone:
-            while True:
-                events = [] if self._inbox.has_left else self._protocol.events_at_once()
-                if self._protocol.is_over:
-                    await self._exchange.close()
-                if messages := self._inbox.take_all(events):
-                    return messages
-                if not (events or self._inbox.has_left):
-                    if self._protocol.is_over:
-                        raise StopAsyncIteration
-                    await self._exchange.step()
+    async def _fetch_many(self) -> None:
+        await self._fetch(self._handout.fetch_many)
 
-    async def _begin(self) -> None:
+    async def _fetch(self, fetch: Callable[[], bool]) -> None:
+        """Have something ready to be handed out: the caller does that, and waits for nothing more.
+
+        What has arrived is handed out before anything is waited for.
+        """
         if not self._is_entered:
             raise LocalProtocolError(
                 "read inside a block: async with stream.read_session(...) as messages"
             )
-        await anyio.lowlevel.checkpoint_if_cancelled()
-
-    async def _take_next(self) -> ReceivedMessage[T]:
-        protocol = self._protocol
-        while True:
-            for event in protocol.events_received():
-                if protocol.is_over:
-                    await self._exchange.close()
-                message = self._inbox.take(event)
-                if message is not None:
-                    return message
-            if protocol.is_over:
-                raise StopAsyncIteration
-            await self._exchange.step()
+        turn = object()
+        try:
+            try:
+                self._alone.begin(turn)
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                while not fetch():
+                    if self._protocol.is_over:
+                        await self._exchange.close()
+                        raise StopAsyncIteration
+                    await self._exchange.step()
+            finally:
+                self._alone.end(turn)
+        finally:
+            self._alone.end(turn)
 
 
 class _Batches(Generic[T]):
     """The messages of a session, many at a time."""
 
-    def __init__(self, take_next: Callable[[], Awaitable[list[T]]]) -> None:
-        self._take_next = take_next
+    def __init__(
+        self, fetch: Callable[[], Awaitable[None]], hand_out: Callable[[], list[T]]
+    ) -> None:
+        self._fetch = fetch
+        self._hand_out = hand_out
 
     def __aiter__(self) -> AsyncIterator[list[T]]:
         return self
 
     async def __anext__(self) -> list[T]:
-        return await self._take_next()
+        await self._fetch()
+        return self._hand_out()
 
 
 class _Messages(Generic[T]):
     """The messages of a session with all that is known of each."""
 
-    def __init__(self, take_next: Callable[[], Awaitable[ReceivedMessage[T]]]) -> None:
-        self._take_next = take_next
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[None]],
+        hand_out: Callable[[], ReceivedMessage[T]],
+    ) -> None:
+        self._fetch = fetch
+        self._hand_out = hand_out
 
     def __aiter__(self) -> AsyncIterator[ReceivedMessage[T]]:
         return self
 
     async def __anext__(self) -> ReceivedMessage[T]:
-        return await self._take_next()
+        await self._fetch()
+        return self._hand_out()

@@ -16,6 +16,7 @@ from s2frames.checkpoint import Checkpoint
 from s2frames.codecs import BYTES, Codec
 from s2frames.commands import fence_stream, probe_fencing_token, trim_stream
 from s2frames.config import BasinConfig, StreamConfig
+from s2frames.handout import Handout
 from s2frames.inbox import Inbox, OnCorrupt
 from s2frames.operation import Operation, Plan
 from s2frames.options import ReadOptions
@@ -82,7 +83,7 @@ class Client:
     def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of requests; see `s2frames.operation`."""
         operation = Operation(plan, self.settings, random=_random)
-        exchange = Exchange(self.http, operation, "the call")
+        exchange = Exchange(self.http, operation)
         try:
             while not operation.is_over:
                 exchange.step()
@@ -298,4 +299,4 @@ class Stream:
         """
         protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
         inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
-        return ReadSession(self._client.http, protocol, inbox)
+        return ReadSession(self._client.http, protocol, Handout(protocol, inbox))

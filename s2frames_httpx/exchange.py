@@ -21,14 +21,15 @@ class Exchange:
     Args:
         http: the client to send requests with.
         machine: a session or an operation.
-        what: what an interruption interrupts, as in "the append".
     """
 
-    def __init__(self, http: httpx.Client, machine: Machine, what: str) -> None:
+    def __init__(self, http: httpx.Client, machine: Machine) -> None:
         self._http = http
-        self._feed = Feed(machine, what)
+        self._feed = Feed(machine)
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] = iter(())
+        # Whether a step is under way, or was cut off.
+        self._is_stepping = False
 
     @property
     def is_open(self) -> bool:
@@ -41,45 +42,58 @@ class Exchange:
         The machine's events are to be taken after each step. What interrupts a step passes; the
         machine may go on.
         """
+        if self._is_stepping:
+            self._recover()
+        self._is_stepping = True
         try:
-            if (asked := self._feed.asked()) is not None:
-                if asked.closes:
-                    self.close()
-                if asked.request is not None:
-                    self._open(asked.request)
-            elif self._response is not None:
-                self._receive(self._response)
-            else:
-                self._sleep()
+            self._go_on()
         except FOREIGN_ERRORS as error:
             self.close()
             self._feed.failed(error)
-        except BaseException as error:
-            self.close()
-            self._feed.interrupted(error)
+        except BaseException:
+            self._recover()
             raise
+        self._is_stepping = False
 
     def close(self) -> None:
         """Close the answer that is open, if one is. Idempotent."""
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _recover(self) -> None:
+        """A step was cut off, wherever it was."""
+        self._feed.interrupted()
+        self.close()
+        self._is_stepping = False
+
+    def _go_on(self) -> None:
+        if (asked := self._feed.asked()) is not None:
+            if asked.closes:
+                self.close()
+            if asked.request is not None:
+                self._open(asked.request)
+        elif self._response is not None:
+            self._receive(self._response)
+        else:
+            self._sleep()
 
     def _open(self, outgoing: Outgoing) -> None:
         self._feed.begin(outgoing)
         if self._http.is_closed:
             self._feed.closed()
             return
-        response = self._http.send(self._feed.build(self._http, outgoing), stream=True)
-        self._response, self._chunks = response, response.iter_raw()
-        self._feed.head(response)
+        request = self._feed.build(self._http, outgoing)
+        self._response = self._http.send(request, stream=True)
+        self._chunks = self._response.iter_raw()
+        self._feed.head(self._response)
 
     def _receive(self, response: httpx.Response) -> None:
         self._feed.wait_for_data(response.request)
         data = next(self._chunks, None)
+        self._feed.data(data)
         if data is None:
             self.close()
-        self._feed.data(data)
 
     def _sleep(self) -> None:
         seconds = self._feed.seconds_left()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from s2frames.errors import LocalProtocolError, TransportError
+from s2frames.errors import LocalProtocolError
 from s2frames.session import Machine
 from s2frames_httpx.mapping import lower_headers, set_read_timeout, to_our_error
 from s2frames_httpx.outgoing import Asked, Body, Outgoing
@@ -23,12 +23,10 @@ class Feed:
 
     Args:
         machine: a session or an operation.
-        what: what an interruption interrupts, as in "the append".
     """
 
-    def __init__(self, machine: Machine, what: str) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._what = what
         self._request_id = 0
         self._url = ""
         # Seconds that httpx lets any read take, unless told otherwise.
@@ -122,8 +120,6 @@ class Feed:
         error = LocalProtocolError("the client is closed")
         self._machine.connection_lost(self._request_id, error, time.monotonic())
 
-    def interrupted(self, cause: BaseException) -> None:
-        """Control-C, or a cancellation: what the service made of the request is unknown."""
-        error = TransportError(f"{self._what} was interrupted")
-        error.__cause__ = cause
-        self._machine.connection_lost(self._request_id, error, time.monotonic())
+    def interrupted(self) -> None:
+        """What was under way was cut off: what the service made of the request is unknown."""
+        self._machine.interrupted(time.monotonic())

@@ -8,12 +8,13 @@ from typing import Generic, TypeVar
 
 import httpx
 
+from s2frames.alone import Alone
 from s2frames.checkpoint import Checkpoint
-from s2frames.inbox import Inbox, ReceivedMessage
+from s2frames.handout import Handout
+from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
-from s2frames_httpx.alone import Alone
 from s2frames_httpx.exchange import Exchange
 
 __all__ = ["ReadSession"]
@@ -30,10 +31,10 @@ class ReadSession(Generic[T]):
     one thread at a time.
     """
 
-    def __init__(self, http: httpx.Client, protocol: ReadProtocol, inbox: Inbox[T]) -> None:
+    def __init__(self, http: httpx.Client, protocol: ReadProtocol, handout: Handout[T]) -> None:
         self._protocol = protocol
-        self._inbox = inbox
-        self._exchange = Exchange(http, protocol, "the read")
+        self._handout = handout
+        self._exchange = Exchange(http, protocol)
         self._alone = Alone(
             "a read session belongs to one thread at a time, and this one is in use"
         )
@@ -54,26 +55,29 @@ class ReadSession(Generic[T]):
 
     def frames(self) -> Iterator[ReceivedMessage[T]]:
         """The messages with their positions, timestamps, writers and headers."""
-        return _Messages(self._next)
+        return _Messages(self._fetch_one, self._handout.hand_out_received)
 
     def batches(self) -> Iterator[list[T]]:
         """The messages many at a time, as they arrive: for speed. No list is empty.
 
         Checkpoints are as of the last message of the list handed out last.
         """
-        return _Batches(self._next_batch)
+        return _Batches(self._fetch_many, self._handout.hand_out_many)
 
     def close(self) -> None:
         """Stop reading. Idempotent."""
-        with self._alone:
-            self._protocol.close()
-            self._exchange.close()
+        self._alone.run(self._close)
+
+    def _close(self) -> None:
+        self._protocol.close()
+        self._exchange.close()
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        return self._next().message
+        self._fetch_one()
+        return self._handout.hand_out()
 
     def __enter__(self) -> ReadSession[T]:
         return self
@@ -90,58 +94,57 @@ class ReadSession(Generic[T]):
         # A loop that was left with `break` forgets its session without closing it.
         self._exchange.close()
 
-    def _next(self) -> ReceivedMessage[T]:
-        with self._alone:
-            return self._take_next()
+    def _fetch_one(self) -> None:
+        self._fetch(self._handout.fetch)
 
-    def _next_batch(self) -> list[T]:
-        with self._alone:
-            while True:
-                events = [] if self._inbox.has_left else self._protocol.events_at_once()
-                if self._protocol.is_over:
-                    self._exchange.close()
-                if messages := self._inbox.take_all(events):
-                    return messages
-                if not (events or self._inbox.has_left):
+    def _fetch_many(self) -> None:
+        self._fetch(self._handout.fetch_many)
+
+    def _fetch(self, fetch: Callable[[], bool]) -> None:
+        """Have something ready to be handed out: the caller does that, as the last thing."""
+        turn = object()
+        try:
+            try:
+                self._alone.begin(turn)
+                while not fetch():
                     if self._protocol.is_over:
                         raise StopIteration
                     self._exchange.step()
-
-    def _take_next(self) -> ReceivedMessage[T]:
-        protocol = self._protocol
-        while True:
-            for event in protocol.events_received():
-                if protocol.is_over:
+            finally:
+                if self._protocol.is_over or self._protocol.has_last:
                     self._exchange.close()
-                message = self._inbox.take(event)
-                if message is not None:
-                    return message
-            if protocol.is_over:
-                raise StopIteration
-            self._exchange.step()
+                self._alone.end(turn)
+        finally:
+            self._alone.end(turn)
 
 
 class _Batches(Generic[T]):
     """The messages of a session, many at a time."""
 
-    def __init__(self, take_next: Callable[[], list[T]]) -> None:
-        self._take_next = take_next
+    def __init__(self, fetch: Callable[[], None], hand_out: Callable[[], list[T]]) -> None:
+        self._fetch = fetch
+        self._hand_out = hand_out
 
     def __iter__(self) -> Iterator[list[T]]:
         return self
 
     def __next__(self) -> list[T]:
-        return self._take_next()
+        self._fetch()
+        return self._hand_out()
 
 
 class _Messages(Generic[T]):
     """The messages of a session with all that is known of each."""
 
-    def __init__(self, take_next: Callable[[], ReceivedMessage[T]]) -> None:
-        self._take_next = take_next
+    def __init__(
+        self, fetch: Callable[[], None], hand_out: Callable[[], ReceivedMessage[T]]
+    ) -> None:
+        self._fetch = fetch
+        self._hand_out = hand_out
 
     def __iter__(self) -> Iterator[ReceivedMessage[T]]:
         return self
 
     def __next__(self) -> ReceivedMessage[T]:
-        return self._take_next()
+        self._fetch()
+        return self._hand_out()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +29,9 @@ _MESSAGES_PER_TURN = 500
 # The same for large ones, as far as their size is known before they are encoded.
 _BYTES_PER_TURN = 1024 * 1024
 
+# How long a task that was told to end may take. It is a turn or two.
+_SECONDS_TO_FINISH = 1.0
+
 # After so many messages that were accepted without a wait, other tasks get a turn.
 _SUBMITS_PER_TURN = 50
 
@@ -40,6 +44,7 @@ class AppendTicket:
     the wait drops only the wait.
     """
 
+    _complaints: _Complaints = field(repr=False)
     _settled: trio.Event = field(factory=trio.Event, repr=False)
     _ticket: Ticket | None = field(default=None, repr=False)
 
@@ -47,15 +52,57 @@ class AppendTicket:
         return self._wait().__await__()
 
     async def _wait(self) -> Appended:
-        await self._settled.wait()
-        if self._ticket is None:
-            raise AssertionError("a ticket is settled with what it is for")
+        while self._ticket is None:
+            self._complaints.check()
+            with self._complaints.waking(self._wake):
+                await self._settled.wait()
+        self._complaints.check()
         return self._ticket.result()
+
+    def _wake(self) -> None:
+        """There is something to raise for who waits."""
+        settled, self._settled = self._settled, trio.Event()
+        settled.set()
 
     def settle(self, ticket: Ticket) -> None:
         """What became of the message is known."""
         self._ticket = ticket
         self._settled.set()
+
+
+class _Complaints:
+    """What the user's `on_retry` has raised: the task that calls it has nobody to raise it to.
+
+    The next call raises it, or one that waits: as it is, and once. What is raised meanwhile is
+    dropped.
+    """
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+        # How to wake those that wait for something of their own.
+        self._waking: set[Callable[[], None]] = set()
+
+    def note(self, error: Exception) -> None:
+        """`on_retry` has raised."""
+        if self._error is None:
+            self._error = error
+        for wake in tuple(self._waking):
+            wake()
+
+    def check(self) -> None:
+        """Raise what was raised."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Call `wake`, inside the block, once there is something to raise."""
+        self._waking.add(wake)
+        try:
+            yield
+        finally:
+            self._waking.discard(wake)
 
 
 class AppendSession(Generic[T]):
@@ -77,8 +124,7 @@ class AppendSession(Generic[T]):
         self._progress = trio.lowlevel.ParkingLot()
         # Held by the task whose message is next: first come, first served.
         self._turn = trio.StrictFIFOLock()
-        # What a callback of the user's raised, which ended the session.
-        self._failure: Exception | None = None
+        self._complaints = _Complaints()
 
     @property
     def writer_id(self) -> str | None:
@@ -115,12 +161,19 @@ class AppendSession(Generic[T]):
         if has_room and self._is_started and self._num_submitted % _SUBMITS_PER_TURN:
             await trio.lowlevel.checkpoint_if_cancelled()
             return self._accept(message, headers, timestamp)
+        self._leave_turn()
         async with self._turn:
             await self._wait_for_room()
             return self._accept(message, headers, timestamp)
 
+    def _leave_turn(self) -> None:
+        """Give back the turn that a call of this task was cut off in."""
+        if self._turn.statistics().owner is trio.lowlevel.current_task():
+            self._turn.release()
+
     def _accept(self, message: T, headers: Iterable[Header], timestamp: int | None) -> AppendTicket:
-        ticket = AppendTicket()
+        self._complaints.check()
+        ticket = AppendTicket(self._complaints)
         self._outbox.submit(
             message, headers, timestamp, now=trio.current_time(), on_settled=ticket.settle
         )
@@ -170,6 +223,7 @@ class AppendSession(Generic[T]):
                 await self._put_many(listener, some)
 
     async def _put_many(self, listener: Listener[T], messages: list[T]) -> None:
+        self._leave_turn()
         async with self._turn:
             await self._wait_for_room()
             try:
@@ -193,7 +247,10 @@ class AppendSession(Generic[T]):
         self._protocol.close()
         if self._is_started:
             self._duplex.wake()
-            await self._duplex.finished.wait()
+            while not self._duplex.finished.is_set():
+                self._complaints.check()
+                await self._progress.park()
+            await trio.lowlevel.checkpoint()
         self._check_failure()
 
     async def __aenter__(self) -> AppendSession[T]:
@@ -212,12 +269,15 @@ class AppendSession(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and not self._outbox.is_end_told:
                 await self.close()
+            elif kind is None:
+                self._complaints.check()
         finally:
             self._protocol.abort()
             self._duplex.abort()
-            with trio.CancelScope(shield=True):
+            # It is about to: but for one that was itself cut off, at its first or last line.
+            with trio.move_on_after(_SECONDS_TO_FINISH, shield=True):
                 await self._duplex.finished.wait()
 
     def _check(self) -> None:
@@ -228,8 +288,7 @@ class AppendSession(Generic[T]):
         self._check_failure()
 
     def _check_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        self._complaints.check()
         self._outbox.check()
 
     async def _wait_for_room(self) -> None:
@@ -240,15 +299,14 @@ class AppendSession(Generic[T]):
             await self._progress.park()
 
     def _take_events(self) -> None:
-        try:
-            self._outbox.take(self._protocol.events_received())
-        except Exception as error:  # noqa: BLE001  # raised by the calls of this session
-            self._fail(error)
+        events = self._protocol.events
+        while events:
+            num_left = len(events)
+            try:
+                self._outbox.take_received()
+            except Exception as error:
+                if len(events) == num_left:
+                    raise
+                self._complaints.note(error)
         if self._progress:
             self._progress.unpark_all()
-
-    def _fail(self, error: Exception) -> None:
-        """`on_retry` raised: there is nobody here to raise it to."""
-        self._failure = error
-        self._protocol.abort(f"on_retry raised {error!r}")
-        self._outbox.take(self._protocol.events_received())

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Unpack, overload
 from s2frames.append import AppendProtocol
 from s2frames.async_calls import AsyncClientCalls, AsyncStreamCalls
 from s2frames.codecs import BYTES, Codec
+from s2frames.handout import Handout
 from s2frames.inbox import Inbox, OnCorrupt
 from s2frames.operation import Operation, Plan
 from s2frames.options import AppendOptions, ReadOptions
@@ -68,7 +69,7 @@ class Client(AsyncClientCalls):
     async def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of requests; see `s2frames.operation`."""
         operation = Operation(plan, self.settings, random=_random)
-        exchange = Exchange(self._pool, operation, "the call")
+        exchange = Exchange(self._pool, operation)
         try:
             while not operation.is_over:
                 await exchange.step()
@@ -154,4 +155,4 @@ class Stream(AsyncStreamCalls):
         """
         protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
         inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
-        return ReadSession(self._pool, protocol, inbox)
+        return ReadSession(self._pool, protocol, Handout(protocol, inbox))

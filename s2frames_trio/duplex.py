@@ -63,13 +63,21 @@ class Duplex:
 
     def abort(self) -> None:
         """The session was aborted: stop now."""
-        self._ask()
         self.wake()
+        self._ask()
 
+    # Ctrl-C is for the tasks of the user: it finds one of these soon enough.
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Drive the session until it is over."""
         try:
             self.wake()
+            await self._drive()
+        finally:
+            self.finished.set()
+
+    async def _drive(self) -> None:
+        try:
             while not self._protocol.is_over:
                 with trio.CancelScope() as self._clock:
                     self._set_clock()
@@ -80,7 +88,6 @@ class Duplex:
             self._protocol.abort("the client is closed")
             self._drop_stream()
             self._on_progress()
-            self.finished.set()
 
     async def _serve(self) -> None:
         while not self._protocol.is_over:

@@ -6,7 +6,7 @@ from math import inf
 
 import trio
 
-from s2frames.errors import S2FramesError, TransportError
+from s2frames.errors import S2FramesError
 from s2frames.session import CloseRequest, Machine, OpenRequest
 from s2frames_trio.h2_stream import Http2Stream
 from s2frames_trio.pool import Pool
@@ -22,13 +22,11 @@ class Exchange:
     Args:
         pool: where streams come from.
         machine: a session or an operation.
-        what: what an interruption interrupts, as in "the read".
     """
 
-    def __init__(self, pool: Pool, machine: Machine, what: str) -> None:
+    def __init__(self, pool: Pool, machine: Machine) -> None:
         self._pool = pool
         self._machine = machine
-        self._what = what
         self._request_id = 0
         self._stream: Http2Stream | None = None
         # Of the last connection; 0 before there was one.
@@ -36,6 +34,9 @@ class Exchange:
         self._has_head = False
         # Around whatever a step waits for.
         self._waiting = trio.CancelScope()
+        # Whether a step is under way, or was cut off, and whether it opens a request.
+        self._is_stepping = False
+        self._is_opening = False
 
     async def step(self) -> None:
         """Do what the machine asks for; else wait: for more of the answer, or for its time.
@@ -43,6 +44,29 @@ class Exchange:
         The machine's events are to be taken after each step. What cancels a step passes; the
         machine may go on.
         """
+        if self._is_stepping:
+            self._recover()
+        self._is_stepping = True
+        try:
+            await self._go_on()
+        except trio.Cancelled:
+            if self._is_opening:
+                # How far it came is unknown. A wait for an answer can be taken up again.
+                self._recover()
+            self._is_stepping = False
+            raise
+        except BaseException:
+            self._recover()
+            raise
+        self._is_stepping = False
+
+    def _recover(self) -> None:
+        """A step was cut off, wherever it was."""
+        self._machine.interrupted(trio.current_time())
+        self._drop()
+        self._is_stepping = self._is_opening = False
+
+    async def _go_on(self) -> None:
         actions = self._machine.data_to_send(trio.current_time())
         opening: OpenRequest | None = None
         for action in actions:
@@ -51,15 +75,10 @@ class Exchange:
                 opening = None
             elif isinstance(action, OpenRequest):
                 opening = action
-        if actions and opening is None:
-            return
-        try:
+        if opening is not None or not actions:
+            self._is_opening = opening is not None
             await self._wait(opening)
-        except BaseException:
-            if opening is not None:
-                # How far it came is unknown. A wait for an answer can be taken up again.
-                self._lose(TransportError(f"{self._what} was interrupted"))
-            raise
+            self._is_opening = False
 
     def close(self) -> None:
         """Be done with the request that is open, if one is, and wake a task that waits."""
@@ -69,7 +88,9 @@ class Exchange:
     async def _wait(self, opening: OpenRequest | None) -> None:
         """Wait for what comes next, until the machine's time has come."""
         self._machine.start_waiting(trio.current_time())
-        deadline = self._machine.next_timeout()
+        # What came while nobody waited, because a wait was cancelled, has come in time.
+        is_there = opening is None and self._has_arrived
+        deadline = None if is_there else self._machine.next_timeout()
         with trio.CancelScope(deadline=inf if deadline is None else deadline) as self._waiting:
             if opening is not None:
                 await self._open(opening)
@@ -80,6 +101,14 @@ class Exchange:
             else:
                 await trio.lowlevel.checkpoint()
         self._machine.handle_timeout(trio.current_time())
+
+    @property
+    def _has_arrived(self) -> bool:
+        """Whether what is waited for next is there."""
+        stream = self._stream
+        if stream is None:
+            return False
+        return stream.has_data if self._has_head else stream.has_response
 
     async def _open(self, action: OpenRequest) -> None:
         self._drop()
@@ -116,9 +145,9 @@ class Exchange:
             self._lose(error)
 
     def _drop(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.reset()
+        if self._stream is not None:
+            self._stream.reset()
+            self._stream = None
 
     def _lose(self, error: S2FramesError) -> None:
         self._drop()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
 import trio
 
+from s2frames.alone import Alone
 from s2frames.checkpoint import Checkpoint
 from s2frames.errors import LocalProtocolError
-from s2frames.inbox import Inbox, ReceivedMessage
-from s2frames.read import ReadEvent, ReadProtocol
+from s2frames.handout import Handout
+from s2frames.inbox import ReceivedMessage
+from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
 from s2frames_trio.exchange import Exchange
@@ -30,13 +32,12 @@ class ReadSession(Generic[T]):
     may go on. A session belongs to one task at a time.
     """
 
-    def __init__(self, pool: Pool, protocol: ReadProtocol, inbox: Inbox[T]) -> None:
+    def __init__(self, pool: Pool, protocol: ReadProtocol, handout: Handout[T]) -> None:
         self._protocol = protocol
-        self._inbox = inbox
-        self._exchange = Exchange(pool, protocol, "the read")
-        self._events: Iterator[ReadEvent] = iter(())
+        self._handout = handout
+        self._exchange = Exchange(pool, protocol)
         self._is_entered = False
-        self._is_in_use = False
+        self._alone = Alone("a read session belongs to one task at a time, and this one is in use")
 
     @property
     def stats(self) -> ReaderStats:
@@ -54,14 +55,14 @@ class ReadSession(Generic[T]):
 
     def frames(self) -> AsyncIterator[ReceivedMessage[T]]:
         """The messages with their positions, timestamps, writers and headers."""
-        return _Messages(self._next)
+        return _Messages(self._fetch_one, self._handout.hand_out_received)
 
     def batches(self) -> AsyncIterator[list[T]]:
         """The messages many at a time, as they arrive: for speed. No list is empty.
 
         Checkpoints are as of the last message of the list handed out last.
         """
-        return _Batches(self._next_batch)
+        return _Batches(self._fetch_many, self._handout.hand_out_many)
 
     async def close(self) -> None:
         """Stop reading. Idempotent."""
@@ -73,7 +74,11 @@ class ReadSession(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        return (await self._next()).message
+        if not self._handout.fetch():
+            await self._fetch_one()
+        elif self._protocol.has_last:
+            self._exchange.close()
+        return self._handout.hand_out()
 
     async def __aenter__(self) -> ReadSession[T]:
         self._is_entered = True
@@ -88,84 +93,69 @@ class ReadSession(Generic[T]):
         self._protocol.close()
         self._exchange.close()
 
-    async def _next(self) -> ReceivedMessage[T]:
-        # What has arrived is handed out without a pause: one for each message would take most of
-        # the time. Bytes never come without one.
-        if (message := self._take(self._events)) is not None:
-            return message
-        self._begin_use()
-        try:
-            while True:
-                self._events = self._protocol.events_received()
-                if (message := self._take(self._events)) is not None:
-                    return message
-                await self._go_on()
-        finally:
-            self._is_in_use = False
+    async def _fetch_one(self) -> None:
+        await self._fetch(self._handout.fetch)
 
-    def _take(self, events: Iterator[ReadEvent]) -> ReceivedMessage[T] | None:
-        """The next message that has arrived."""
-        for event in events:
-            if self._protocol.is_over:
-                self._exchange.close()
-            message = self._inbox.take(event)
-            if message is not None:
-                return message
-        return None
+    async def _fetch_many(self) -> None:
+        await self._fetch(self._handout.fetch_many)
 
-    async def _next_batch(self) -> list[T]:
-        self._begin_use()
-        try:
-            while True:
-                events = [] if self._inbox.has_left else self._protocol.events_at_once()
-                if self._protocol.is_over:
-                    self._exchange.close()
-                if messages := self._inbox.take_all(events):
-                    return messages
-                if not (events or self._inbox.has_left):
-                    await self._go_on()
-        finally:
-            self._is_in_use = False
+    async def _fetch(self, fetch: Callable[[], bool]) -> None:
+        """Have something ready to be handed out: the caller does that, and waits for nothing more.
 
-    async def _go_on(self) -> None:
-        if self._protocol.is_over:
-            self._exchange.close()
-            raise StopAsyncIteration
-        await self._exchange.step()
-
-    def _begin_use(self) -> None:
+        What has arrived is handed out without a pause: one for each message would take most of the
+        time. Bytes never come without one.
+        """
         if not self._is_entered:
             raise LocalProtocolError(
                 "read inside a block: async with stream.read_session(...) as messages"
             )
-        if self._is_in_use:
-            raise LocalProtocolError(
-                "a read session belongs to one task at a time, and this one is in use"
-            )
-        self._is_in_use = True
-
-
-class _Messages(Generic[T]):
-    """The messages of a session with all that is known of each."""
-
-    def __init__(self, take_next: Callable[[], Awaitable[ReceivedMessage[T]]]) -> None:
-        self._take_next = take_next
-
-    def __aiter__(self) -> AsyncIterator[ReceivedMessage[T]]:
-        return self
-
-    async def __anext__(self) -> ReceivedMessage[T]:
-        return await self._take_next()
+        turn = object()
+        try:
+            try:
+                self._alone.begin(turn)
+                while not fetch():
+                    if self._protocol.is_over:
+                        raise StopAsyncIteration
+                    await self._exchange.step()
+            finally:
+                if self._protocol.is_over or self._protocol.has_last:
+                    self._exchange.close()
+                self._alone.end(turn)
+        finally:
+            self._alone.end(turn)
 
 
 class _Batches(Generic[T]):
     """The messages of a session, many at a time."""
 
-    def __init__(self, take_next: Callable[[], Awaitable[list[T]]]) -> None:
-        self._take_next = take_next
+    def __init__(
+        self, fetch: Callable[[], Awaitable[None]], hand_out: Callable[[], list[T]]
+    ) -> None:
+        self._fetch = fetch
+        self._hand_out = hand_out
 
     def __aiter__(self) -> AsyncIterator[list[T]]:
         return self
 
     async def __anext__(self) -> list[T]:
-        return await self._take_next()
+        await self._fetch()
+        return self._hand_out()
+
+
+class _Messages(Generic[T]):
+    """The messages of a session with all that is known of each."""
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[None]],
+        hand_out: Callable[[], ReceivedMessage[T]],
+    ) -> None:
+        self._fetch = fetch
+        self._hand_out = hand_out
+
+    def __aiter__(self) -> AsyncIterator[ReceivedMessage[T]]:
+        return self
+
+    async def __anext__(self) -> ReceivedMessage[T]:
+        await self._fetch()
+        return self._hand_out()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import s2frames
 import s2frames_httpx
 import s2frames_trio
 
-__all__ = ["PACKAGES", "Interruption", "Lines", "Place", "sampled"]
+__all__ = ["PACKAGES", "SPARED", "Interruption", "Lines", "Place", "sampled"]
 
 #: A file, as its package and name, and a line of it.
 Place = tuple[str, int]
@@ -37,8 +37,41 @@ def _folder(package: Any) -> str:
 #: Where the packages' own code lies.
 PACKAGES: Sequence[str] = tuple(map(_folder, (s2frames, s2frames_httpx, s2frames_trio)))
 
-# The service that answers is another process in life.
-_SPARED = ("/s2frames/embedded/", "/s2frames_httpx/embedded.py", "/s2frames_trio/embedded.py")
+#: The service that answers is another process in life.
+SPARED: Sequence[str] = (
+    "/s2frames/embedded/",
+    "/s2frames_httpx/embedded.py",
+    "/s2frames_trio/embedded.py",
+)
+
+
+class _Current:
+    """Whose block is entered."""
+
+    lines: Lines | None = None
+
+
+_current = _Current()
+
+
+# Plain functions, which live as long as the process: CPython 3.11 may call what it traces with once
+# more after that was replaced.
+
+
+def _trace_call(frame: FrameType, _event: str, _argument: object) -> Any:
+    return None if _current.lines is None else _current.lines.take_call(frame)
+
+
+def _trace_line(frame: FrameType, event: str, _argument: object) -> Any:
+    if event == "line" and _current.lines is not None:
+        _current.lines.take_line(frame)
+    return _trace_line
+
+
+def _trace_spared(_frame: FrameType, event: str, _argument: object) -> Any:
+    if event == "return" and _current.lines is not None:
+        _current.lines.leave_spared()
+    return _trace_spared
 
 
 class Lines:
@@ -46,22 +79,30 @@ class Lines:
 
     Args:
         directories: where the code lies that is traced, each with a slash at its end.
-        spared: parts of paths whose code is not.
+        spared: parts of paths whose code is not, nor what it calls.
+        only_if: whether a line counts, if not every one.
     """
 
     def __init__(
-        self, directories: Sequence[str] = PACKAGES, spared: Sequence[str] = _SPARED
+        self,
+        directories: Sequence[str] = PACKAGES,
+        spared: Sequence[str] = SPARED,
+        only_if: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._only_if = only_if
         self._directories = tuple(directories)
         self._spared = tuple(spared)
-        self._is_traced: dict[str, bool] = {}
+        # What files are called, if they are traced; and how many calls of spared code run.
+        self._names: dict[str, str | None] = {}
+        self._num_spared = 0
         self._outer: Any = None
         #: What was run, in order.
         self.places: list[Place] = []
 
     def __enter__(self) -> Lines:
-        self._outer = sys.gettrace()
-        sys.settrace(self._trace)
+        self._outer = _current.lines, sys.gettrace()
+        _current.lines = self
+        sys.settrace(_trace_call)
         return self
 
     def __exit__(
@@ -70,21 +111,37 @@ class Lines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        sys.settrace(self._outer)
+        self._stop()
         return None
 
-    def _trace(self, frame: FrameType, _event: str, _argument: object) -> Any:
-        path = frame.f_code.co_filename
-        if path not in self._is_traced:
-            is_ours = path.startswith(self._directories)
-            self._is_traced[path] = is_ours and not any(part in path for part in self._spared)
-        return self._trace_lines if self._is_traced[path] else None
+    def _stop(self) -> None:
+        outer, self._outer = self._outer, None
+        if outer is not None:
+            _current.lines, trace = outer
+            sys.settrace(trace)
 
-    def _trace_lines(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line":
-            path = Path(frame.f_code.co_filename)
-            self._reach((f"{path.parent.name}/{path.name}", frame.f_lineno))
-        return self._trace_lines
+    def take_call(self, frame: FrameType) -> Any:
+        """A call of something: what is to be told of its lines."""
+        path = frame.f_code.co_filename
+        if path not in self._names:
+            is_ours = path.startswith(self._directories)
+            self._names[path] = "/".join(Path(path).parts[-2:]) if is_ours else None
+        if self._names[path] is None:
+            return None
+        if any(part in path for part in self._spared):
+            self._num_spared += 1
+            return _trace_spared
+        return _trace_line
+
+    def leave_spared(self) -> None:
+        """A call of what is spared has returned, or rests."""
+        self._num_spared -= 1
+
+    def take_line(self, frame: FrameType) -> None:
+        """The next line runs."""
+        path = frame.f_code.co_filename
+        if self._names.get(path) and not self._num_spared and self._only_if():
+            self._reach((self._names[path] or "", frame.f_lineno))
 
     def _reach(self, place: Place) -> None:
         self.places.append(place)
@@ -94,18 +151,19 @@ class Interruption(Lines):
     """Raises `KeyboardInterrupt` at the `k`-th line, counted from 1, and swallows it at the end.
 
     It is swallowed only where it comes out of the block as it was raised: what the code made of it,
-    or raised instead, goes on out. Nothing is traced any more once it was raised.
+    or raised instead, goes on out. Nothing is traced any more once it was raised. It may be entered
+    several times: the lines are counted on.
     """
 
     def __init__(
         self,
         k: int,
         directories: Sequence[str] = PACKAGES,
-        spared: Sequence[str] = _SPARED,
+        spared: Sequence[str] = SPARED,
+        only_if: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(directories, spared)
+        super().__init__(directories, spared, only_if)
         self._k = k
-        self._num_lines = 0
         self._raised: KeyboardInterrupt | None = None
         #: Where it was raised, as "package/file:line"; None as long as it was not.
         self.where: str | None = None
@@ -123,26 +181,31 @@ class Interruption(Lines):
         traceback: TracebackType | None,
     ) -> bool:
         super().__exit__(kind, error, traceback)
-        self.came_out = error is not None and error is self._raised
-        return self.came_out
+        is_mine = error is not None and error is self._raised
+        self.came_out = self.came_out or is_mine
+        return is_mine
 
     def _reach(self, place: Place) -> None:
-        self._num_lines += 1
-        if self._num_lines == self._k:
+        super()._reach(place)
+        if len(self.places) == self._k:
             self.where = f"{place[0]}:{place[1]}"
-            sys.settrace(self._outer)
+            self._stop()
             self._raised = KeyboardInterrupt()
             raise self._raised
 
 
-def sampled(places: Sequence[Place], first: int = 0, repeats: int = 1) -> Iterator[int]:
+def sampled(
+    places: Sequence[Place], first: int = 0, repeats: int = 1, *, with_last: bool = True
+) -> Iterator[int]:
     """The numbers of lines to interrupt at, from the `places` of an uninterrupted run.
 
-    All of the `first` ones; and of every line of code its `repeats` first runs, and its last one.
+    All of the `first` ones; and of every line of code its `repeats` first runs, and, with
+    `with_last`, its last one.
     """
+    assert places, "nothing ran"
     seen: Counter[Place] = Counter()
     last = {place: k for k, place in enumerate(places, 1)}
     for k, place in enumerate(places, 1):
         seen[place] += 1
-        if k <= first or seen[place] <= repeats or last[place] == k:
+        if k <= first or seen[place] <= repeats or (with_last and last[place] == k):
             yield k

@@ -21,6 +21,7 @@ from s2frames.events import (
     GapDetected,
     ReaderEvent,
     RecordReceived,
+    SequenceGapDetected,
 )
 from s2frames.framing import FRAME_BYTES, FRAME_RECORDS, FrameMeta, parse_frame_headers
 from s2frames.records import Header, SequencedRecord
@@ -69,37 +70,42 @@ class Model:
     """The events of a stream, and which records each accounts for."""
 
     max_frame_bytes: int
-    abandon_after: int
+    max_reread: int
     delivered: dict[Lane, int] = field(factory=dict)
     open: dict[Lane, list[SequencedRecord]] = field(factory=dict)
     metas: dict[Lane, FrameMeta] = field(factory=dict)
     events: list[ReaderEvent] = field(factory=list)
     accounted: list[int] = field(factory=list)
-    # Of each lane with an open frame, the last record's timestamp, oldest record first.
-    heard: dict[Lane, int] = field(factory=dict)
     # By lane, the last number accepted in the open frame.
     accepted: dict[Lane, int] = field(factory=dict)
+    # By lane, the last number looked at, since its first frame was opened or delivered.
+    seen: dict[Lane, int] = field(factory=dict)
+    # By lane, where the frame starts that was given up.
+    given_up: dict[Lane, int] = field(factory=dict)
 
     def read(self, records: Iterable[SequencedRecord]) -> None:
         expected = None
         for record in records:
             if expected is not None and record.seq_num != expected:
-                for lane in sorted(self.open, key=lambda lane: self.open[lane][0].seq_num):
+                for lane in self.by_head():
                     self.drop(lane, DropReason.TRIMMED)
                 self.events.append(GapDetected(expected, record.seq_num))
             expected = record.seq_num + 1
             self.read_one(record)
 
+    def by_head(self) -> list[Lane]:
+        return sorted(self.open, key=lambda lane: self.open[lane][0].seq_num)
+
     def read_one(self, record: SequencedRecord) -> None:
         names = {name for name, _ in record.headers}
         in_frames = bool(names & RESERVED_HEADERS) or not names
         parsed = parse(record.headers) if in_frames else None
-        if parsed is not None and parsed.lane in self.open:
-            del self.heard[parsed.lane]
-            self.heard[parsed.lane] = record.timestamp
-        for lane, timestamp in list(self.heard.items()):
-            if record.timestamp - timestamp > self.abandon_after:
+        for lane in self.by_head():
+            is_its_own = parsed is not None and parsed.lane == lane
+            start = self.open[lane][0].seq_num
+            if record.seq_num - start > self.max_reread and not is_its_own:
                 self.drop(lane, DropReason.INCOMPLETE)
+                self.given_up[lane] = start
         if len(record.headers) == 1 and not record.headers[0][0]:
             self.account(
                 CommandReceived(
@@ -123,18 +129,29 @@ class Model:
 
     def read_new(self, record: SequencedRecord, parsed: Parsed) -> None:
         lane, seq, meta = parsed.lane, parsed.seq, parsed.meta
+        seen = self.seen.get(lane, seq)
+        if seq > seen + 1:
+            self.events.append(SequenceGapDetected(lane.writer_id, record.seq_num, seen + 1, seq))
+        if lane in self.seen:
+            self.seen[lane] = max(seen, seq)
         if lane in self.open and seq >= 0 and seq != self.accepted[lane] + 1:
             self.drop(lane, DropReason.SEQUENCE_GAP)
         if meta is not None:
+            self.given_up.pop(lane, None)
             if lane in self.open:
                 self.drop(lane, DropReason.INCOMPLETE)
             if meta.bytes > self.max_frame_bytes:
                 self.drop_record(DropReason.TOO_LARGE, lane, record)
                 return
             self.open[lane], self.metas[lane] = [], meta
-            self.heard[lane] = record.timestamp
         elif lane not in self.open:
-            if lane.key is None:
+            if lane in self.given_up and (seq < 0 or seq > seen):
+                start = self.given_up.pop(lane)
+                event = FrameDropped(
+                    DropReason.GIVEN_UP, lane.writer_id, start, len(record.body), ""
+                )
+                self.account(event, record)
+            elif lane.key is None:
                 self.account(RecordReceived(record), record)
             else:
                 self.drop_record(DropReason.ORPHAN, lane, record)
@@ -153,6 +170,8 @@ class Model:
         if reason is None:
             records.append(record)
             self.accepted[lane] = seq
+            if seq >= 0:
+                self.seen[lane] = max(self.seen.get(lane, seq), seq)
             if whole:
                 self.deliver(lane, payload, seq)
         elif records:
@@ -194,5 +213,5 @@ class Model:
         self.accounted.append(record.seq_num)
 
     def close(self, lane: Lane) -> None:
-        for known in (self.open, self.metas, self.heard, self.accepted):
+        for known in (self.open, self.metas, self.accepted):
             known.pop(lane, None)

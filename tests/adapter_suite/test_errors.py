@@ -195,15 +195,21 @@ async def test_a_huge_error_body(flavour: Flavour, work: Work) -> None:
         b"HTTP/1.1 200",
         head("200 OK", "content-type: s2s/proto") + b"\x00",
         head("200 OK", "content-length: 100") + b"{",
-        head("500 Internal Server Error", "content-length: 100") + b"{",
         head("200 OK", "content-type: s2s/proto", "transfer-encoding: chunked") + b"ff\r\n\x00",
         session(message(b"")[:2], end=False),
     ],
-    ids=["nothing", "in the head", "no length", "in the body", "an error", "in a chunk", "no end"],
+    ids=["nothing", "in the head", "no length", "in the body", "in a chunk", "no end"],
 )
 async def test_a_connection_that_is_closed_early(flavour: Flavour, work: Work, data: bytes) -> None:
     error = await error_with(says(data), flavour, work)
     assert isinstance(error, (TransportError, RemoteProtocolError))
+
+
+async def test_an_error_that_breaks_off(flavour: Flavour) -> None:
+    data = head("500 Internal Server Error", "content-length: 100") + b"{"
+    error = await error_with(says(data), flavour, call)
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.is_incomplete) == (500, True)
 
 
 @every_work

@@ -86,8 +86,10 @@ async def test_timestamp(s2: World) -> None:
             await session.append(b"%d" % n, timestamp=1000 * n + 1000)
     assert await read_all(s2, timestamp=2500) == [b"2", b"3"]
     assert await read_all(s2, timestamp=1000) == [b"0", b"1", b"2", b"3"]
-    with pytest.raises(RangeNotSatisfiable):
-        await read_all(s2, timestamp=9000)
+    # Beyond the last record it is as from the tail on.
+    beyond: list[dict[str, Any]] = [{}, {"wait": 1}, {"limit": 3}, {"end": 9}, {"until": 10_000}]
+    for options in beyond:
+        assert await read_all(s2, timestamp=9000, **options) == []
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 5])

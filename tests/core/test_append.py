@@ -1400,7 +1400,39 @@ def test_an_error_whose_body_never_ends(burst_batches: int | None) -> None:
     assert machine.data_to_send(3.0) == []
     assert machine.next_timeout() == 8.0
     machine.handle_timeout(8.0)
-    assert isinstance(why_it_waits(machine), TransportError)
+    ended = machine.events_received()[-1]
+    assert isinstance(ended, SessionEnded)
+    error = ended.error
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.code, error.outcome) == (404, None, Outcome.NOT_APPLIED)
+    assert str(error) == (
+        "status 404, not in S2's words: '{'; the answer broke off; 0 messages durable"
+    )
+    assert isinstance(error.__cause__, TransportError)
+    assert str(error.__cause__) == "no ack came within 5 s of sending"
+
+
+@pytest.mark.parametrize("status", [400, 409, 412, 416])
+def test_an_error_of_which_only_the_body_could_say_what_it_is(status: int) -> None:
+    machine = opened(b"a")
+    machine.receive_response(1, status, JSON, 0.0)
+    machine.receive_data(1, b'{"code":', 0.0)
+    machine.connection_lost(1, TransportError("it broke"), 0.0)
+    error = why_it_waits(machine)
+    assert type(error) is ServiceError
+    assert (error.status, error.is_incomplete) == (status, True)
+    assert str(error.__cause__) == "it broke"
+
+
+def test_an_error_whose_body_came_before_the_connection_broke() -> None:
+    machine = opened(b"a")
+    machine.receive_response(1, 409, JSON, 0.0)
+    machine.receive_data(1, error_body("stream_deletion_pending"), 0.0)
+    machine.connection_lost(1, TransportError("it broke"), 0.0)
+    ended = machine.events_received()[-1]
+    assert isinstance(ended, SessionEnded)
+    assert isinstance(ended.error, ServiceError)
+    assert ended.error.code == "stream_deletion_pending"
 
 
 def test_deadlines_end_with_the_request() -> None:

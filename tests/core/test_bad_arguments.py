@@ -200,8 +200,14 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "inbox": (lambda: Inbox(any_("json")), "codec must be JSON, .* not 'json'"),
     "inbox module": (lambda: Inbox(any_(s2frames)), "codec must be JSON, .* not <module"),
-    "inbox None": (lambda: Inbox(NONE), "codec must be JSON, TEXT, BYTES or MSGPACK .* not None"),
-    "inbox on_corrupt": (lambda: Inbox(JSON, any_(True)), "on_corrupt must be 'raise' or 'skip'"),
+    "inbox None": (
+        lambda: Inbox(NONE),
+        "codec must be JSON, TEXT, BYTES or MSGPACK .* not None",
+    ),
+    "inbox on_corrupt": (
+        lambda: Inbox(JSON, any_(True)),
+        "on_corrupt must be 'raise' or 'skip'",
+    ),
     "outbox": (
         lambda: Outbox(AppendProtocol(TARGET, AppendSettings(), random=luck), any_("json")),
         "codec must be JSON, .* not 'json'",

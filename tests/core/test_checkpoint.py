@@ -25,10 +25,10 @@ from s2frames.records import Record, SequencedRecord, fence
 from s2frames.u64 import U64_MAX
 
 LIMITS: list[dict[str, Any]] = [
-    {"max_frame_bytes": 40, "abandon_after": 100},
-    {"max_frame_bytes": 9, "max_buffered_bytes": 9, "abandon_after": 25},
+    {"max_frame_bytes": 40, "max_reread": 9},
+    {"max_frame_bytes": 9, "max_buffered_bytes": 9, "max_reread": 4},
     {"max_frame_bytes": 40, "max_writers": 1},
-    {"max_frame_bytes": 40, "max_writers": 2, "abandon_after": 1},
+    {"max_frame_bytes": 40, "max_writers": 2, "max_reread": 1},
     {"max_frame_bytes": 9, "max_buffered_bytes": 9, "max_writers": 2},
     {"max_frame_bytes": 40, "dedupe": False},
 ]
@@ -131,9 +131,9 @@ def test_a_checkpoint_says_where_the_oldest_open_frame_starts() -> None:
         (
             LaneCheckpoint(b"z", 3, None),
             LaneCheckpoint(b"y", 4, None),
-            LaneCheckpoint(b"x", 0, 4),
+            LaneCheckpoint(b"x", 0, 4, seen=1),
             LaneCheckpoint(None, None, 5),
-            LaneCheckpoint(NO_WRITER, None, 7),
+            LaneCheckpoint(NO_WRITER, None, 7, seen=7),
         ),
     )
 
@@ -189,9 +189,37 @@ def test_what_was_trimmed_meanwhile_is_told() -> None:
     events = read(resumed, records[1:])
     assert isinstance(events[0], FrameDropped)
     assert (events[0].reason, events[0].writer_id) == (DropReason.TRIMMED, "a")
-    assert events[1:3] == [GapDetected(0, 1), FrameReceived(b"bb", 1, 4, 0, "b", ())]
-    assert isinstance(events[3], FrameDropped)
-    assert (events[3].reason, events[3].start) == (DropReason.ORPHAN, 4)
+    # The record that is missing was accounted for before: of it nothing is lost but the frame.
+    assert events[1] == FrameReceived(b"bb", 1, 4, 0, "b", ())
+    assert isinstance(events[2], FrameDropped)
+    assert (events[2].reason, events[2].start) == (DropReason.ORPHAN, 4)
+    assert len(events) == 3
+    assert resumed.stats.gaps == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "gaps"),
+    [(1, []), (7, []), (8, []), (9, [GapDetected(8, 9)]), (20, [GapDetected(8, 20)])],
+)
+def test_only_what_had_not_been_looked_at_is_missing(first: int, gaps: list[GapDetected]) -> None:
+    opened = head(b"a", records=2, size=2, seq=0, writer="a")
+    others = [head(b"%d" % i, seq=i, writer="b") for i in range(40)]
+    reader = FrameReader(start=0)
+    assert len(read(reader, place([opened, *others[:7]]))) == 7
+    stored = Checkpoint.from_json(reader.checkpoint().to_json())
+    assert (stored.read_from, stored.seen_through) == (0, 8)
+    rest = place(others[first - 1 :], first)
+    for resumed, events in (
+        (later := FrameReader.resume(stored), read(later, rest)),
+        (later := FrameReader.resume(stored), read_batches(later, cut(rest, 3))),
+    ):
+        dropped = events.pop(0)
+        assert isinstance(dropped, FrameDropped)
+        assert (dropped.reason, dropped.start) == (DropReason.TRIMMED, 0)
+        assert dropped.detail == f"records 0 to {first - 1} are no longer in the stream"
+        assert [event for event in events if isinstance(event, GapDetected)] == gaps
+        assert resumed.stats.gaps == len(gaps)
+        assert payloads(events) == [b"%d" % i for i in range(max(first - 1, 7), 40)]
 
 
 def test_a_heartbeat_beyond_the_open_frame_is_a_gap() -> None:
@@ -201,8 +229,9 @@ def test_a_heartbeat_beyond_the_open_frame_is_a_gap() -> None:
     drop, gap, _ = resumed.receive_batch(encode([], 9))
     assert isinstance(drop, FrameDropped)
     assert drop.reason is DropReason.TRIMMED
-    assert gap == GapDetected(0, 9)
-    assert resumed.checkpoint() == Checkpoint(9, 9)
+    # The first two had been looked at.
+    assert gap == GapDetected(2, 9)
+    assert resumed.checkpoint() == Checkpoint(9, 9, (LaneCheckpoint(b"a", None, None, seen=0),))
 
 
 def test_lowered_limits_drop_with_an_event() -> None:

@@ -15,6 +15,7 @@ from s2frames.errors import (
     CertificateError,
     CodecError,
     ConnectError,
+    Ending,
     FencingTokenMismatch,
     FrameLost,
     FrameSizeError,
@@ -196,6 +197,7 @@ def test_there_is_an_example_of_each() -> None:
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
+    "to be raised": errors.copied,
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),  # noqa: S301  # our own
@@ -215,6 +217,47 @@ def test_an_error_can_be_copied_with_all_that_it_says(name: str, error: S2Frames
     assert copied.outcome is Outcome.UNKNOWN
     assert str(copied) == str(error)
     assert "tried 3 times; 7 messages durable, more may be" in str(copied)
+
+
+def num_frames(error: BaseException) -> int:
+    traceback, number = error.__traceback__, 0
+    while traceback is not None:
+        traceback, number = traceback.tb_next, number + 1
+    return number
+
+
+def test_an_error_that_is_kept_is_raised_as_a_copy_that_does_not_grow() -> None:
+    cause = OSError("reset")
+    ending = Ending()
+    ending.check()
+    assert not ending.is_told
+    ending.error = TransportError("the connection broke")
+    ending.error.__cause__ = cause
+    raised = []
+    for _ in range(100):
+        with pytest.raises(TransportError, match=r"^the connection broke$") as caught:
+            ending.check()
+        raised.append(caught.value)
+    assert ending.is_told
+    assert len({id(error) for error in (*raised, ending.error)}) == 101
+    assert {num_frames(error) for error in raised} == {2}
+    assert num_frames(ending.error) == 0
+    for error in raised:
+        assert error.__cause__ is cause
+        assert error.__suppress_context__
+
+
+def test_a_copy_keeps_what_its_class_would_ask_for_anew() -> None:
+    class Strict(TransportError):
+        def __init__(self, *, host: str) -> None:
+            super().__init__(f"no way to {host}")
+            self.host = host
+
+    error = Strict(host="there")
+    error.add_note("at noon")
+    again = errors.copied(error)
+    assert isinstance(again, Strict)
+    assert (str(again), again.host, again.__notes__) == ("no way to there", "there", ["at noon"])
 
 
 def test_who_could_not_connect_sent_nothing_and_is_a_matter_of_transport() -> None:

@@ -23,6 +23,7 @@ from s2frames.events import (
     GapDetected,
     ReaderEvent,
     RecordReceived,
+    SequenceGapDetected,
     WriterForgotten,
 )
 from s2frames.records import SequencedRecord, StreamPosition
@@ -33,7 +34,8 @@ EVENTS: list[Any] = [
     DuplicateDropped("w", 1, 2),
     CommandReceived(1, 2, b"fence", b"t"),
     RecordReceived(SequencedRecord(1, 2)),
-    GapDetected(1, 2),
+    GapDetected(1, 2, is_loss=False),
+    SequenceGapDetected("w", 1, 2, 3),
     WriterForgotten("w", 1),
     CaughtUp(StreamPosition(1, 2)),
 ]
@@ -76,6 +78,7 @@ def test_events_that_are_rare_are_frozen(event: Any) -> None:
         (DropReason.TRIMMED, True),
         (DropReason.SEQUENCE_GAP, True),
         (DropReason.INCOMPLETE, False),
+        (DropReason.GIVEN_UP, True),
         (DropReason.ORPHAN, False),
     ],
 )
@@ -84,7 +87,7 @@ def test_is_loss(reason: DropReason, is_loss: bool) -> None:
 
 
 def test_every_reason_is_judged() -> None:
-    assert len(DropReason) == 9
+    assert len(DropReason) == 10
 
 
 @pytest.mark.parametrize(
@@ -103,8 +106,21 @@ def test_describe(writer_id: str | None, words: str) -> None:
 def test_describe_a_gap() -> None:
     gap = GapDetected(3, 7)
     words = "records 3 to 6 were removed from the stream before they were read"
+    assert gap.is_loss
     assert gap.describe() == words
     assert str(FrameLost(gap)) == words
+
+
+@pytest.mark.parametrize(
+    ("writer_id", "words"),
+    [
+        ("wé", "the record at 7 of writer 'wé' has the dedupe sequence 5, and 3 was next"),
+        (None, "the record at 7 has the dedupe sequence 5, and 3 was next"),
+        ("\n\x1b", r"the record at 7 of writer '\n\x1b' has the dedupe sequence 5, and 3 was next"),
+    ],
+)
+def test_describe_a_jump(writer_id: str | None, words: str) -> None:
+    assert SequenceGapDetected(writer_id, 7, 3, 5).describe() == words
 
 
 def test_describe_takes_one_line_whatever_a_writer_is_called() -> None:

@@ -6,14 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drive import TARGET
-from frames import chunk, encode, frame, head, place
 from s2frames.codecs import BYTES, JSON, TEXT, Codec
 from s2frames.errors import (
     CodecError,
     FrameLost,
     LocalProtocolError,
-    S2FramesError,
     TransportError,
 )
 from s2frames.events import (
@@ -23,18 +20,15 @@ from s2frames.events import (
     DuplicateDropped,
     FrameDropped,
     FrameReceived,
-    FramesReceived,
     GapDetected,
     RecordReceived,
+    SequenceGapDetected,
     WriterForgotten,
 )
 from s2frames.inbox import Inbox, ReceivedMessage
-from s2frames.read import ReadEvent, ReadProtocol
-from s2frames.records import Record, SequencedRecord, StreamPosition
-from s2frames.retry import Retry
-from s2frames.s2s import encode_message
+from s2frames.read import ReadEvent
+from s2frames.records import SequencedRecord, StreamPosition
 from s2frames.session import Retrying, SessionEnded
-from s2frames.settings import ReadSettings
 
 
 def received(payload: bytes, start: int = 3) -> FrameReceived:
@@ -75,7 +69,8 @@ OTHERS: list[ReadEvent] = [
     DuplicateDropped("w", 3, 1),
     CommandReceived(3, 9, b"fence", b"t"),
     RecordReceived(SequencedRecord(3, 9)),
-    GapDetected(0, 5),
+    GapDetected(0, 5, is_loss=False),
+    SequenceGapDetected("w", 3, 5, 9),
     WriterForgotten("w", 3),
     CaughtUp(StreamPosition(3, 9)),
     Retrying(TransportError("lost"), 1, 0.1),
@@ -111,7 +106,7 @@ def test_a_lost_message(reason: DropReason) -> None:
         assert inbox.take(received(b"x")) is not None
 
 
-@pytest.mark.parametrize("expected", [1, 3, 2**64 - 2])
+@pytest.mark.parametrize("expected", [0, 1, 3, 2**64 - 2])
 def test_records_that_were_removed(expected: int) -> None:
     event = GapDetected(expected, expected + 1)
     assert Inbox(BYTES, "skip").take(event) is None
@@ -125,7 +120,7 @@ def test_records_that_were_removed(expected: int) -> None:
 
 @pytest.mark.parametrize("on_corrupt", ["raise", "skip"])
 def test_who_starts_at_0_takes_what_there_is(on_corrupt: Any) -> None:
-    assert Inbox(BYTES, on_corrupt).take(GapDetected(0, 2**63)) is None
+    assert Inbox(BYTES, on_corrupt).take(GapDetected(0, 2**63, is_loss=False)) is None
 
 
 # Listeners
@@ -202,122 +197,3 @@ def test_the_error_that_ended_the_session(on_corrupt: Any) -> None:
     with pytest.raises(TransportError) as caught:
         Inbox(BYTES, on_corrupt).take(SessionEnded(error))
     assert caught.value is error
-
-
-# With a session
-
-
-def take_all(protocol: ReadProtocol, inbox: Inbox[Any]) -> list[object]:
-    """Messages and the types of errors, as a consumer meets them that goes on after each."""
-    met: list[object] = []
-    for event in protocol.events_received():
-        try:
-            message = inbox.take(event)
-        except S2FramesError as error:
-            met.append(type(error))
-        else:
-            met += [] if message is None else [message.message]
-    return met
-
-
-@pytest.mark.parametrize(
-    ("on_corrupt", "expected"),
-    [
-        ("raise", ["one", CodecError, FrameLost, "four", TransportError]),
-        ("skip", ["one", CodecError, "four", TransportError]),
-    ],
-)
-def test_iteration_goes_on_after_errors(on_corrupt: Any, expected: list[object]) -> None:
-    records: list[Record] = [
-        *frame([b"o", b"ne"], seq=0, writer="w"),
-        head(b"\xff", seq=2, writer="w"),
-        head(b"th", records=2, size=3, seq=3, writer="w"),
-        chunk(b"reeee", seq=4, writer="w"),
-        head(b"four", seq=5, writer="w"),
-    ]
-    protocol = ReadProtocol(TARGET, ReadSettings(retry=Retry(max_attempts=1)), random=lambda: 0.0)
-    protocol.data_to_send(0.0)
-    protocol.receive_response(1, 200, {"content-type": "s2s/proto"}, 0.0)
-    protocol.receive_data(1, b"".join(encode_message(encode(place(records)))), 0.0)
-    protocol.connection_lost(1, TransportError("lost"), 0.0)
-    assert take_all(protocol, Inbox(TEXT, on_corrupt)) == expected
-    assert protocol.stats.dropped[DropReason.OVERFLOW] == 1
-    assert protocol.checkpoint().read_from == 6
-
-
-# Many at a time
-
-
-def test_many_messages_at_a_time() -> None:
-    inbox = Inbox(TEXT)
-    events: list[ReadEvent] = [received(b"a"), CaughtUp(StreamPosition(5, 0)), received(b"b", 5)]
-    assert inbox.take_all(events) == ["a", "b"]
-    assert inbox.take_all([]) == []
-    assert not inbox.has_left
-
-
-def test_what_comes_before_an_error_is_handed_out_first() -> None:
-    inbox = Inbox(TEXT)
-    lost = dropped(DropReason.OVERFLOW)
-    events: list[ReadEvent] = [received(b"a"), lost, received(b"b"), received(b"\xff", 7)]
-    assert inbox.take_all([*events, received(b"c")]) == ["a"]
-    assert inbox.has_left
-    with pytest.raises(FrameLost):
-        inbox.take_all([])
-    assert inbox.take_all([]) == ["b"]
-    with pytest.raises(CodecError, match="the message at 7") as caught:
-        inbox.take_all([])
-    assert caught.value.payload == b"\xff"
-    assert inbox.take_all([received(b"d")]) == ["c", "d"]
-
-
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                received(b"a"),
-                received(b"\xff"),
-                dropped(DropReason.OVERFLOW),
-                dropped(DropReason.ORPHAN),
-                FramesReceived([b"x", b"y"], 3, 9, "w"),
-                FramesReceived([b"x", b"\xff", b"\xfe", b"y"], 3, 9, None),
-                CaughtUp(StreamPosition(5, 0)),
-                SessionEnded(TransportError("lost")),
-            ]
-        )
-    ),
-    st.data(),
-)
-def test_all_at_a_time_is_as_one_by_one(
-    events: list[ReadEvent | FramesReceived], data: st.DataObject
-) -> None:
-    singly: list[object] = []
-    inbox = Inbox(TEXT)
-    each: list[ReadEvent] = []
-    for some in events:
-        each += some.singly() if isinstance(some, FramesReceived) else [some]
-    for event in each:
-        try:
-            taken = inbox.take(event)
-        except S2FramesError as error:
-            singly.append(str(error))
-        else:
-            singly += [] if taken is None else [taken.message]
-    at_once: list[object] = []
-    inbox = Inbox(TEXT)
-    while events or inbox.has_left:
-        count = data.draw(st.integers(0, len(events)))
-        now, events = events[:count], events[count:]
-        try:
-            at_once += inbox.take_all(now)
-        except S2FramesError as error:
-            at_once.append(str(error))
-    assert at_once == singly
-
-
-def test_bytes_that_came_together() -> None:
-    events: list[ReadEvent | FramesReceived] = [
-        FramesReceived([b"a", b"b"], 3, 9, "w"),
-        received(b"c", 5),
-    ]
-    assert Inbox(BYTES).take_all(events) == [b"a", b"b", b"c"]

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 
 from embedded.host import Host, make_host
 from frames import chunk, frame, frames_in, interleaved, place, read, resent, small_bodies
-from run_operation import TARGET, Fault, Run, answered, lost, run
+from run_operation import SETTINGS, TARGET, Fault, Run, answered, lost, run
 from s2frames import last
 from s2frames.errors import LocalProtocolError, RemoteProtocolError, ScanLimitExceeded
 from s2frames.last import LastFrames, find_last
+from s2frames.operation import Operation
 from s2frames.reader import FrameReader
 from s2frames.records import Record, SequencedRecord, StreamPosition, fence, trim
 from s2frames.s2s import encode_message
+from s2frames.session import CloseRequest, OpenRequest
 from s2frames.u64 import U64_MAX
 from s2frames.wire import ReadBatch, encode_read_batch
 
@@ -184,6 +186,21 @@ def test_raw_records_may_be_chunks_until_a_head_shows_that_they_are_not() -> Non
     assert spans(look(host, 1)) == [16]
 
 
+@pytest.mark.parametrize(
+    "stray",
+    [
+        fence("t"),
+        Record(b"own", ((b"k", b"v"),)),
+        Record(b"bad", ((b"_frame_records", b"short"),)),
+    ],
+)
+def test_records_that_are_no_chunks_belong_to_no_frame_further_back(stray: Record) -> None:
+    numbered = [r for seq in range(100) for r in frame([b"a"], seq=seq, writer="w")]
+    done = look(fill([*numbered, stray]), 1)
+    assert done.result().starts == {99}
+    assert spans(done) == [16]
+
+
 # Trimmed streams
 
 
@@ -239,6 +256,44 @@ def test_the_limit_is_exact(count: int) -> None:
         f"only {count - 1} of the last {count} messages lie in the stream's last "
         f"{limit - 1} bytes (max_scan_bytes)"
     )
+
+
+def test_a_look_ends_at_the_limit() -> None:
+    records = singles(64, size=50)
+    operation = Operation(find_last(TARGET, 40, 500, reader_from), SETTINGS, random=lambda: 0.0)
+    operation.data_to_send(0.0)
+    operation.receive_response(1, 200, {}, 0.0)
+    operation.receive_data(1, b'{"tail":{"seq_num":64,"timestamp":0}}', 0.0)
+    operation.receive_eof(1, 0.0)
+    operation.data_to_send(0.0)
+    operation.receive_response(2, 200, {"content-type": "s2s/proto"}, 0.0)
+    half = encode_read_batch(ReadBatch(place(records[:32])))
+    operation.receive_data(2, b"".join(encode_message(half)), 0.0)
+    # It has begun with the next one, which is half as long.
+    close, opening, _ = operation.data_to_send(0.0)
+    assert close == CloseRequest(2)
+    assert isinstance(opening, OpenRequest)
+    assert opening.request.url.endswith("?seq_num=32&count=32")
+
+
+@pytest.mark.parametrize(
+    ("count", "fitting", "expected"),
+    [
+        # The whole stream is too much, half of it is too little: what is between is halved.
+        (40, 50, [64, 32, 48]),
+        (34, 34, [64, 32, 48, 40, 36, 34]),
+        # So it is where more than the limit was looked at on the way.
+        (16, 30, [32, 16]),
+        (20, 20, [40, 20]),
+    ],
+)
+def test_what_is_looked_at_is_halved_where_it_was_too_much(
+    count: int, fitting: int, expected: list[int]
+) -> None:
+    records = singles(64, size=50)
+    done = look(fill(records), count, metered(records[-fitting:]))
+    assert done.result().starts == set(range(64 - count, 64))
+    assert spans(done) == expected
 
 
 def test_frames_that_may_not_be_the_last_ones_do_not_count() -> None:

@@ -61,6 +61,72 @@ def test_it_holds_what_was_added_and_says_how_much_that_is(
     assert type(frame.payload()) is bytes
 
 
+def changes(frame: OpenFrame, steps: list[bytes | memoryview | str]) -> None:
+    """Bodies are added, and what else there is to do is done."""
+    for step in steps:
+        if step == "compact":
+            frame.compact()
+        elif step == "payload":
+            frame.payload()
+        else:
+            assert not isinstance(step, str)
+            frame.add(step)
+
+
+steps = st.lists(bodies | st.sampled_from(["compact"]), max_size=6)
+
+
+@given(steps, steps, st.booleans(), steps)
+def test_it_goes_back_to_what_had_arrived(
+    before: list[bytes | memoryview | str],
+    undone: list[bytes | memoryview | str],
+    is_whole: bool,
+    after: list[bytes | memoryview | str],
+) -> None:
+    frame, other = (opened(b"abc", ((b"k", b"v"),)) for _ in range(2))
+    changes(frame, before)
+    changes(other, before)
+    arrived = frame.arrived
+    assert arrived[:2] == (frame.received_records, frame.received_bytes)
+    for _ in range(2):
+        changes(frame, [*undone, "payload"] if is_whole else undone)
+        frame.go_back(arrived)
+        assert frame.arrived == arrived
+    # It is as if nothing had been undone, also for what comes then.
+    changes(frame, after)
+    changes(other, after)
+    assert frame.arrived == other.arrived
+    assert frame.payload() == other.payload()
+    assert frame.pinned == other.pinned
+
+
+def test_going_back_lets_go_of_what_came_since() -> None:
+    frame = opened(b"x" * OWN)
+    arrived = frame.arrived
+    tracemalloc.start()
+    try:
+        frame.add(view(10 * OWN))
+        frame.payload()
+        frame.go_back(arrived)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < OWN + 10 * KIB
+
+
+def test_going_back_is_finished_when_it_was_cut_off() -> None:
+    frame = opened(b"abc")
+    arrived = frame.arrived
+    # An `add` that got no further than to count.
+    frame.received_records += 1
+    frame.go_back(arrived)
+    assert frame.payload() == b"abc"
+    # Nor has one that was counted whole to have taken it.
+    frame.received_records, frame.received_bytes = 2, 9
+    frame.go_back(arrived)
+    assert (frame.payload(), frame.received_records, frame.received_bytes) == (b"abc", 1, 3)
+
+
 def test_headers_count_and_stay_counted() -> None:
     bare, dressed = opened(b"body"), opened(b"body", ((b"name", b"value"), (b"", b"")))
     extra = dressed.pinned - bare.pinned
@@ -72,7 +138,7 @@ def test_headers_count_and_stay_counted() -> None:
 
 def test_what_a_frame_starts_with() -> None:
     frame = opened(b"body", ((b"k", b"v"),))
-    assert (frame.head, frame.timestamp, frame.last_timestamp) == (7, 11, 11)
+    assert (frame.head, frame.timestamp) == (7, 11)
     assert (frame.num_records, frame.num_bytes, frame.headers) == (100, 10**9, ((b"k", b"v"),))
     assert (frame.received_records, frame.received_bytes) == (1, 4)
     assert not frame.is_awaited

@@ -52,6 +52,7 @@ from s2frames.rest import MAX_ANSWER_BYTES, Call, check_tail
 from s2frames.retry import Retry
 from s2frames.s2s import encode_message, encode_terminal
 from s2frames.session import (
+    Action,
     CloseRequest,
     EndData,
     OpenRequest,
@@ -557,12 +558,7 @@ class Adapter:
     def drive(self) -> None:
         operation, host = self.operation, self.host
         while not operation.is_over:
-            for action in operation.data_to_send(host.now):
-                if isinstance(action, OpenRequest):
-                    assert self.open is None, "two requests are open at once"
-                    self.open, self._coming = action, untraced(partial(self._answer, action))
-                elif self.open is not None and action == CloseRequest(self.open.request_id):
-                    self.open = None
+            self.do(operation.data_to_send(host.now))
             self.retries += operation.events_received()
             if self.open is not None:
                 self._coming.pop(0)(operation, self.open.request_id)
@@ -571,6 +567,24 @@ class Adapter:
                 operation.handle_timeout(host.now)
             else:
                 assert operation.state in (_S.IDLE, _S.OVER), "nobody waits for anything"
+
+    def do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, OpenRequest):
+                assert self.open is None, "two requests are open at once"
+                self.open, self._coming = action, untraced(partial(self._answer, action))
+            elif self.open is not None and action == CloseRequest(self.open.request_id):
+                self.open = None
+
+    def go_on(self) -> None:
+        """What drove the operation was cut off."""
+        self.operation.interrupted(self.host.now)
+        actions = self.operation.data_to_send(self.host.now)
+        assert sum(isinstance(action, OpenRequest) for action in actions) <= 1
+        self.do(actions)
+        self.drive()
+        self.do(self.operation.data_to_send(self.host.now))
+        assert self.open is None
 
     def _answer(self, action: OpenRequest) -> list[Do]:
         """What comes of a request, one after the other."""
@@ -661,8 +675,7 @@ def test_interrupted_at_any_line(name: str, faults: Sequence[Fault]) -> None:
         with Interruption(k, TRACED) as interruption:
             adapter.drive()
         assert interruption.where is not None
-        adapter.operation.interrupted(adapter.host.now)
-        adapter.drive()
+        adapter.go_on()
         # What was cut off was no attempt that failed.
         assert all(isinstance(r.error, (TransportError, ServiceError)) for r in adapter.retries)
         assert len(adapter.retries) <= len(whole.retries), interruption.where
@@ -681,7 +694,7 @@ def test_interrupted_at_any_line(name: str, faults: Sequence[Fault]) -> None:
 
 
 @pytest.mark.parametrize("name", ["fence", "conditioned fence"])
-@pytest.mark.parametrize("faults", [[], [refused()], [answered(403, b"no")]])
+@pytest.mark.parametrize("faults", [[], [refused()], [lost()], [answered(403, b"no")]])
 def test_an_effect_interrupted_at_any_line(name: str, faults: Sequence[Fault]) -> None:
     whole = adapter_for(name, faults, [])
     with Lines(TRACED) as lines:
@@ -690,8 +703,7 @@ def test_an_effect_interrupted_at_any_line(name: str, faults: Sequence[Fault]) -
         adapter = adapter_for(name, faults, [])
         with Interruption(k, TRACED) as interruption:
             adapter.drive()
-        adapter.operation.interrupted(adapter.host.now)
-        adapter.drive()
+        adapter.go_on()
         fences = num_fences(adapter.host)
         assert name != "fence" or fences <= 1, interruption.where
         _, error = outcome_of(adapter.operation)
@@ -1283,16 +1295,19 @@ def test_answers_that_end_a_read(answer: Fault, error: type[S2FramesError]) -> N
     assert len(done.requests) == 1
 
 
-def test_an_error_of_who_takes_the_records_is_the_plans() -> None:
+@pytest.mark.parametrize("kind", [RemoteProtocolError, TransportError])
+def test_an_error_of_who_takes_the_records_is_the_plans(kind: type[S2FramesError]) -> None:
     def take(_records: Sequence[SequencedRecord]) -> bool:
-        raise RemoteProtocolError("these make no sense")
+        raise kind("these make no sense")
 
     def plan() -> Plan[str]:
-        with pytest.raises(RemoteProtocolError, match="these make no sense"):
+        with pytest.raises(kind, match=r"^these make no sense$"):
             yield from read_range(TARGET, 0, 5, take)
         return "caught"
 
-    assert run(plan(), stream_of(5)).result() == "caught"
+    done = run(plan(), stream_of(5))
+    assert done.result() == "caught"
+    assert len(done.requests) == 1
 
 
 @given(st.binary(max_size=60), st.sampled_from([200, 404, 416, 500]), st.integers(1, 60))

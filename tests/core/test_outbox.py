@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from drive import TARGET
 from frames import make_ack
+from interruption import Interruption
 from s2frames.append import AppendProtocol, AppendState
 from s2frames.codecs import BYTES, JSON, TEXT, Codec
 from s2frames.errors import (
@@ -21,7 +24,7 @@ from s2frames.errors import (
     TransportError,
 )
 from s2frames.events import Appended, FramesDurable
-from s2frames.outbox import Outbox
+from s2frames.outbox import Outbox, Ticket
 from s2frames.retry import Retry
 from s2frames.s2s import MessageDecoder, encode_message, encode_terminal
 from s2frames.session import Retrying, SendData, SessionEnded
@@ -189,6 +192,58 @@ def test_the_error_that_ended_the_session_comes_out_everywhere() -> None:
                 assert caught.value.expected == 5
                 assert caught.value.outcome is Outcome.NOT_APPLIED
                 assert caught.value.durable_messages == 1
+
+
+def test_each_call_raises_an_error_of_its_own_and_somebody_was_told() -> None:
+    line = Line(retry=Retry(max_attempts=1))
+    settled: list[Ticket] = []
+    ticket = line.outbox.submit("a", now=0.0, on_settled=settled.append)
+    watched = line.outbox.put("b", now=0.0)
+    line.sent()
+    line.protocol.connection_lost(1, TransportError("lost"), 0.0)
+    with line.outbox.watching(watched):
+        line.take()
+        assert settled == [ticket]
+        assert not line.outbox.is_end_told
+        calls: list[Callable[[], object]] = [
+            ticket.result,
+            lambda: line.outbox.result(watched),
+            line.outbox.check,
+            lambda: line.outbox.put("c", now=0.0),
+            lambda: line.outbox.put_many(["c"], now=0.0, note=lambda _: None),
+            lambda: line.outbox.submit("c", now=0.0, on_settled=settled.append),
+        ]
+        raised = []
+        for call in (*calls, *calls):
+            with pytest.raises(
+                TransportError, match=r"^lost; 0 messages durable, more may be$"
+            ) as caught:
+                call()
+            raised.append(caught.value)
+            assert line.outbox.is_end_told
+    assert len({id(error) for error in raised}) == len(raised)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_whoever_hears_of_the_end_first_was_told(number: int) -> None:
+    line = Line(retry=Retry(max_attempts=1))
+    ticket = line.outbox.submit("a", now=0.0, on_settled=lambda _: None)
+    with line.outbox.watching(0), line.outbox.listening(None) as listener:
+        line.sent()
+        line.protocol.connection_lost(1, TransportError("lost"), 0.0)
+        line.take()
+        calls: list[Callable[[], object]] = [
+            ticket.result,
+            lambda: line.outbox.result(0),
+            line.outbox.check,
+            lambda: line.outbox.put("c", now=0.0),
+            lambda: listener.put("c", now=0.0),
+            lambda: listener.put_many(["c"], now=0.0),
+        ]
+        assert not line.outbox.is_end_told
+        with pytest.raises(TransportError, match=r"^lost; 0 messages durable, more may be$"):
+            calls[number]()
+        assert line.outbox.is_end_told
 
 
 def test_a_session_that_ended_well_takes_nothing_more() -> None:
@@ -419,3 +474,169 @@ def test_what_follows_an_error_of_on_retry_is_not_lost() -> None:
     outbox.take([])
     with pytest.raises(TransportError, match="gone"):
         outbox.check()
+
+
+# Tickets
+
+
+def test_tickets_are_settled_in_order_with_their_places() -> None:
+    line = Line()
+    settled: list[Ticket] = []
+    tickets = [line.outbox.submit("x", now=0.0, on_settled=settled.append) for _ in range(3)]
+    line.outbox.put("in between", now=0.0)
+    tickets.append(line.outbox.submit("y", ((b"k", b"v"),), 7, now=0.0, on_settled=settled.append))
+    for ticket in tickets:
+        with pytest.raises(LocalProtocolError, match=rf"^message {ticket.frame} is not settled$"):
+            ticket.result()
+    line.deliver()
+    assert settled == tickets
+    assert [ticket.frame for ticket in tickets] == [0, 1, 2, 4]
+    assert [ticket.result().start for ticket in tickets] == [0, 1, 2, 4]
+
+
+def test_what_is_settled_stays_so_when_the_session_ends() -> None:
+    line = Line(retry=Retry(max_attempts=1))
+    first = line.outbox.submit("x", now=0.0, on_settled=lambda _: None)
+    line.deliver()
+    second = line.outbox.submit("y", now=0.0, on_settled=lambda _: None)
+    line.sent()
+    line.protocol.connection_lost(1, TransportError("lost"), 0.0)
+    line.take()
+    assert first.result() == Appended(0, 1)
+    with pytest.raises(TransportError, match=r"^lost; 1 message durable, more may be$"):
+        second.result()
+
+
+def test_a_message_that_is_refused_gets_no_ticket() -> None:
+    line = Line()
+    settled: list[Ticket] = []
+    with pytest.raises(FrameSizeError):
+        line.outbox.submit("", now=0.0, on_settled=settled.append)
+    assert line.outbox.submit("x", now=0.0, on_settled=settled.append).frame == 0
+    line.deliver()
+    assert len(settled) == 1
+
+
+# Put many
+
+
+def test_of_many_those_before_one_that_cannot_be_sent_are_accepted() -> None:
+    line = Line(TEXT, max_frame_bytes=3)
+    for bad, error in (("long", FrameSizeError), (7, CodecError)):
+        noted: list[range] = []
+        before = line.outbox.num_accepted
+        with pytest.raises(error):
+            line.outbox.put_many(["a", "b", bad, "c"], now=0.0, note=noted.append)
+        assert [n for numbers in noted for n in numbers] == [before, before + 1]
+    assert line.outbox.num_accepted == 4
+    assert line.sent() == [4]
+
+
+# Events of the session
+
+
+def lose(protocol: AppendProtocol, request_id: int) -> None:
+    protocol.flush()
+    protocol.data_to_send(0.0)
+    protocol.connection_lost(request_id, TransportError("lost"), 0.0)
+    protocol.handle_timeout(protocol.next_timeout() or 0.0)
+
+
+def test_what_on_retry_raises_comes_once_and_the_rest_is_still_to_come() -> None:
+    told: list[Retrying] = []
+
+    def refuse(retrying: Retrying) -> None:
+        told.append(retrying)
+        raise KeyError(len(told))
+
+    protocol = AppendProtocol(TARGET, AppendSettings(), random=lambda: 0.5)
+    outbox = Outbox(protocol, TEXT, on_retry=refuse)
+    ticket = outbox.submit("x", now=0.0, on_settled=lambda _: None)
+    lose(protocol, 1)
+    lose(protocol, 2)
+    protocol.data_to_send(0.0)
+    protocol.receive_response(3, 200, SESSION, 0.0)
+    protocol.receive_data(3, b"".join(encode_message(encode_append_ack(make_ack(0, 1)))), 0.0)
+    for number in (1, 2):
+        with pytest.raises(KeyError, match=rf"^{number}$"):
+            outbox.take_received()
+    outbox.take_received()
+    assert [retrying.attempts for retrying in told] == [1, 2]
+    assert ticket.result() == Appended(0, 1)
+    assert not protocol.events
+
+
+def test_without_on_retry_attempts_that_failed_are_passed_over() -> None:
+    line = Line()
+    line.outbox.put("x", now=0.0)
+    lose(line.protocol, 1)
+    line.outbox.take_received()
+    assert not line.protocol.events
+
+
+class Busy:
+    """Everything an adapter does with an outbox, for the news of one batch and an end."""
+
+    def __init__(self) -> None:
+        self.line = Line(retry=Retry(max_attempts=2))
+        self.told: list[Appended] = []
+        self.settled: list[Ticket] = []
+        self.retries: list[Retrying] = []
+        self.line.outbox = Outbox(self.line.protocol, TEXT, on_retry=self.retries.append)
+        self.outbox = self.line.outbox
+
+    def live(self, interruption: Interruption) -> None:
+        with self.outbox.watching(3), self.outbox.listening(self.told.append) as listener:
+            ticket = self.outbox.submit("0", now=0.0, on_settled=self.settled.append)
+            listener.put("1", now=0.0)
+            listener.put_many(["2"], now=0.0)
+            self.outbox.put("3", now=0.0)
+            (count,) = self.line.sent()
+            self.line.ack(count)
+            listener.put("4", now=0.0)
+            last = self.outbox.submit("5", now=0.0, on_settled=self.settled.append)
+            for request_id in (1, 2):
+                lose(self.line.protocol, request_id)
+            with interruption:
+                self.outbox.take_received()
+                listener.tell()
+            self.outbox.take_received()
+            listener.tell()
+            assert self.outbox.result(3) == Appended(3, 4)
+            assert listener.appended == Appended(1, 3)
+        assert ticket.result() == Appended(0, 1)
+        with pytest.raises(TransportError, match=r"^lost; tried 2 times; 4 messages durable"):
+            last.result()
+
+
+def test_no_news_is_lost_or_told_twice_when_taking_it_is_cut_off_at_any_line() -> None:
+    for k in count(1):
+        busy = Busy()
+        interruption = Interruption(k)
+        busy.live(interruption)
+        where = interruption.where
+        assert busy.told == [Appended(1, 2), Appended(2, 3)], where
+        assert [ticket.frame for ticket in dict.fromkeys(busy.settled)] == [0, 5], where
+        assert [retrying.attempts for retrying in busy.retries] == [1], where
+        if where is None:
+            break
+    assert k > 50
+
+
+def test_news_is_told_when_the_series_is_left_by_what_cut_taking_it_off() -> None:
+    for k in count(1):
+        line = Line()
+        told: list[Appended] = []
+        interruption = Interruption(k)
+        with suppress(KeyboardInterrupt), line.outbox.listening(told.append) as listener:
+            listener.put("x", now=0.0)
+            listener.put("y", now=0.0)
+            (number,) = line.sent()
+            line.ack(number)
+            with interruption:
+                line.outbox.take_received()
+            raise KeyboardInterrupt
+        assert told == [Appended(0, 1), Appended(1, 2)], interruption.where
+        if interruption.where is None:
+            break
+    assert k > 20

@@ -329,11 +329,12 @@ class Puppet:
     def settle(self, now: float) -> None:
         """Do all that can be done without anybody else."""
         while True:
+            state = self.machine.state
             actions = self.machine.data_to_send(now)
             self.do(actions)
             events = events_of(self.machine)
             self.events += events
-            if not actions and not events:
+            if not actions and not events and self.machine.state is state:
                 return
 
 
@@ -551,7 +552,7 @@ def test_nothing_came_because_it_was_not_there_yet() -> None:
     assert machine.stats.gaps == 0
 
 
-@pytest.mark.parametrize("options", [{"until": 9}, {"wait": 1}, {"timestamp": 9}])
+@pytest.mark.parametrize("options", [{"until": 9}, {"wait": 1}])
 def test_nothing_came_where_that_says_nothing_of_the_tail(options: dict[str, Any]) -> None:
     assert empty_answer(make(**options)) == [SessionEnded(None)]
 
@@ -1127,7 +1128,21 @@ def test_an_error_that_never_ends_has_the_time_that_its_head_gave_it() -> None:
         assert machine.next_timeout() == 1.0 + LIVENESS_TIMEOUT
     machine.handle_timeout(1.0 + LIVENESS_TIMEOUT)
     assert CloseRequest(1) in machine.data_to_send(21.0)
-    assert isinstance(error_in(machine), TransportError)
+    error = error_in(machine)
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.is_incomplete) == (503, True)
+    assert str(error.__cause__) == "no sign of life came from the service in time"
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_the_status_of_an_error_that_breaks_off_is_kept(status: int) -> None:
+    machine = opening(retry=ONCE)
+    machine.receive_response(1, status, {}, 1.0)
+    machine.receive_data(1, b"{", 1.0)
+    machine.connection_lost(1, LOST, 2.0)
+    error = error_in(machine)
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.__cause__) == (status, LOST)
 
 
 # Many events at a time

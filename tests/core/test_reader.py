@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,9 +45,11 @@ from s2frames.events import (
     DuplicateDropped,
     FrameDropped,
     FrameReceived,
+    FramesReceived,
     GapDetected,
     ReaderEvent,
     RecordReceived,
+    SequenceGapDetected,
     WriterForgotten,
 )
 from s2frames.framing import (
@@ -56,8 +59,8 @@ from s2frames.framing import (
     FrameAssembler,
 )
 from s2frames.reader import (
-    DEFAULT_ABANDON_AFTER,
     DEFAULT_MAX_BUFFERED_BYTES,
+    DEFAULT_MAX_REREAD,
     DEFAULT_MAX_WRITERS,
     FrameReader,
 )
@@ -183,14 +186,14 @@ def test_a_frame_says_where_it_is() -> None:
 
 
 def compare_with_model(records: list[SequencedRecord], events: list[ReaderEvent]) -> Model:
-    model = Model(max_frame_bytes=40, abandon_after=100)
+    model = Model(max_frame_bytes=40, max_reread=9)
     model.read(records)
     assert list(without_details(events)) == model.events
     return model
 
 
 def make_reader() -> FrameReader:
-    return FrameReader(max_frame_bytes=40, abandon_after=100)
+    return FrameReader(max_frame_bytes=40, max_reread=9)
 
 
 @given(soups(max_pause=60))
@@ -229,7 +232,8 @@ def test_stats_count_the_events(records: list[SequencedRecord]) -> None:
     assert stats.records == len(records)
     counts = {FrameReceived: stats.frames, DuplicateDropped: stats.duplicates}
     counts |= {CommandReceived: stats.commands, RecordReceived: stats.other_records}
-    counts |= {GapDetected: stats.gaps, FrameDropped: sum(stats.dropped.values())}
+    counts |= {GapDetected: stats.gaps, SequenceGapDetected: stats.sequence_gaps}
+    counts |= {FrameDropped: sum(stats.dropped.values())}
     for kind, number in counts.items():
         assert number == sum(isinstance(event, kind) for event in events)
     for reason in DropReason:
@@ -302,9 +306,18 @@ def test_stats_count_the_events(records: list[SequencedRecord]) -> None:
             id="superseded in the lane without numbers",
         ),
         pytest.param(
-            [head(b"a", records=2, size=2, timestamp=50), Record(b"", ((b"k", b""),), 151)],
+            [head(b"a", records=2, size=2), *[fence("t")] * 10],
             [(DropReason.INCOMPLETE, None, 0, 1)],
-            id="abandoned",
+            id="given up",
+        ),
+        pytest.param(
+            [
+                head(b"a", records=2, size=2, seq=0, writer="a"),
+                *[fence("t")] * 10,
+                chunk(b"bcd", seq=1, writer="a"),
+            ],
+            [(DropReason.INCOMPLETE, "a", 0, 1), (DropReason.GIVEN_UP, "a", 0, 3)],
+            id="given up and gone on with",
         ),
         pytest.param(
             [chunk(b"ab", seq=0, writer="a"), chunk(b"c", seq=1)],
@@ -393,19 +406,107 @@ def test_orphans_do_not_advance_their_lane() -> None:
     assert payloads(events) == [b"abc"]
 
 
-def test_a_gap_between_frames_is_counted_and_passed_over() -> None:
-    records = [head(b"a", seq=0, writer="a"), head(b"b", seq=9, writer="a")]
+# A writer's numbering
+
+
+def jumps(events: Sequence[ReaderEvent]) -> list[tuple[str | None, int, int, int]]:
+    found = [event for event in events if isinstance(event, SequenceGapDetected)]
+    return [(jump.writer_id, jump.seq_num, jump.expected, jump.actual) for jump in found]
+
+
+def numbered(*sequences: int, writer: str | None = "a") -> list[Record]:
+    """Messages of one record with these numbers."""
+    return [head(b"%d" % seq, seq=seq, writer=writer) for seq in sequences]
+
+
+@pytest.mark.parametrize("writer", ["a", None])
+def test_a_jump_between_frames_is_told_and_passed_over(writer: str | None) -> None:
     reader = FrameReader()
-    assert payloads(read(reader, place(records))) == [b"a", b"b"]
-    assert reader.stats.sequence_gaps == 1
+    events = read(reader, place(numbered(0, 1, 5, 6, 5, 8, writer=writer)))
+    assert jumps(events) == [(writer, 2, 2, 5), (writer, 5, 7, 8)]
+    assert payloads(events) == [b"0", b"1", b"5", b"6", b"8"]
+    # It comes before what it is found by.
+    assert [type(event) for event in events[2:4]] == [SequenceGapDetected, FrameReceived]
+    assert reader.stats.sequence_gaps == 2
 
 
 @pytest.mark.parametrize("first", [0, 5])
 def test_where_a_lane_begins_is_no_gap(first: int) -> None:
     reader = FrameReader()
-    records = [head(b"a", seq=first, writer="a"), head(b"b", seq=first + 1, writer="a")]
-    assert payloads(read(reader, place(records))) == [b"a", b"b"]
+    events = read(reader, place(numbered(first, first + 1)))
+    assert payloads(events) == [b"%d" % first, b"%d" % (first + 1)]
+    assert jumps(events) == []
     assert reader.stats.sequence_gaps == 0
+
+
+FIRST, SECOND = head(b"abc", records=2, size=6, seq=0, writer="a"), chunk(b"d", seq=1, writer="a")
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        pytest.param([FIRST, chunk(b"def", seq=1, writer="a")], None, id="whole"),
+        pytest.param([FIRST, SECOND], DropReason.LENGTH_MISMATCH, id="too short"),
+        pytest.param(
+            [FIRST, chunk(b"defg", seq=1, writer="a")], DropReason.OVERFLOW, id="too long"
+        ),
+        pytest.param(
+            [*numbered(0), head(b"", size=41, seq=1, writer="a")],
+            DropReason.TOO_LARGE,
+            id="too large",
+        ),
+        pytest.param(
+            [FIRST, head(b"x", size=2, seq=1, writer="a")], DropReason.LENGTH_MISMATCH, id="another"
+        ),
+        pytest.param([FIRST, *[fence("")] * 10, SECOND], DropReason.GIVEN_UP, id="given up"),
+        pytest.param([*numbered(0), chunk(b"", seq=1, writer="a")], DropReason.ORPHAN, id="orphan"),
+    ],
+)
+def test_a_jump_is_told_whatever_became_of_the_record_before(
+    before: list[Record], reason: DropReason | None
+) -> None:
+    for following in (*numbered(5), chunk(b"", seq=5, writer="a")):
+        reader = make_reader()
+        events = read(reader, place([*before, following]))
+        assert jumps(events) == [("a", len(before), 2, 5)]
+        assert reader.stats.sequence_gaps == 1
+        if reason is not None:
+            assert reason in [drop[0] for drop in dropped(events)]
+        # The next number is no jump, nor are those that were looked at.
+        more = [chunk(b"", seq=6, writer="a"), *numbered(2, 7)]
+        assert jumps(read(reader, place(more, len(before) + 1))) == []
+
+
+def test_a_jump_inside_a_frame_is_told_before_what_is_lost_by_it() -> None:
+    records = [FIRST, chunk(b"def", seq=3, writer="a"), chunk(b"", seq=4, writer="a")]
+    assert list(without_details(read(FrameReader(), place(records)))) == [
+        SequenceGapDetected("a", 1, 1, 3),
+        FrameDropped(DropReason.SEQUENCE_GAP, "a", 0, 3, ""),
+        FrameDropped(DropReason.ORPHAN, "a", 1, 3, ""),
+        FrameDropped(DropReason.ORPHAN, "a", 2, 0, ""),
+    ]
+
+
+def test_a_jump_is_known_after_going_on() -> None:
+    """What was looked at last is in the checkpoint, also where it was lost."""
+    reader = make_reader()
+    assert jumps(read(reader, place([*numbered(0), head(b"", size=41, seq=1, writer="a")]))) == []
+    stored = Checkpoint.from_json(reader.checkpoint().to_json())
+    assert stored.lanes == (LaneCheckpoint(b"a", 0, None, seen=1),)
+    for seq, found in ((2, []), (3, [("a", 2, 2, 3)])):
+        resumed = FrameReader.resume(stored)
+        assert jumps(read(resumed, place(numbered(seq), 2))) == found
+
+
+def test_a_jump_is_told_once_wherever_reading_is_interrupted() -> None:
+    records = place([FIRST, chunk(b"def", seq=3, writer="a")])
+    reader = FrameReader(start=0)
+    events = reader.receive_records(records)
+    assert jumps([next(events)]) == [("a", 1, 1, 3)]
+    resumed = FrameReader.resume(reader.checkpoint())
+    rest = read(resumed, records)
+    assert [drop[0] for drop in dropped(rest)] == [DropReason.SEQUENCE_GAP, DropReason.ORPHAN]
+    assert jumps(rest) == []
 
 
 # What does not break a frame
@@ -503,50 +604,242 @@ def test_numbers_up_to_the_largest(seq: int) -> None:
     assert payloads(read(FrameReader(), place(records))) == [b"a"]
 
 
-# Silent writers
+# Frames that are given up: those that would be read again from too far back
+
+OTHERS_RECORD = fence("t")
 
 
-def test_a_frame_is_given_up_after_its_writers_last_record_not_its_first() -> None:
-    def at(timestamp: int) -> Record:
-        return Record(b"", ((b"clock", b""),), timestamp)
+def silence(count: int) -> list[Record]:
+    """Records of nobody's."""
+    return [OTHERS_RECORD] * count
 
-    opened = head(b"a", records=3, size=3, seq=0, writer="a", timestamp=0)
-    second = chunk(b"b", seq=1, writer="a", timestamp=100)
-    third = chunk(b"c", seq=2, writer="a", timestamp=300)
-    lively = place([opened, at(100), second, at(200), third])
-    assert payloads(read(make_reader(), lively)) == [b"abc"]
-    silent = place([opened, at(100), second, at(201), third])
-    assert [drop[0] for drop in dropped(read(make_reader(), silent))] == [
-        DropReason.INCOMPLETE,
-        DropReason.ORPHAN,
+
+def fates(events: Sequence[ReaderEvent]) -> list[object]:
+    """What became of frames: a payload or a reason each."""
+    return [
+        event.payload if isinstance(event, FrameReceived) else event.reason
+        for event in events
+        if isinstance(event, (FrameReceived, FrameDropped))
     ]
 
 
-def test_a_repeat_is_a_sign_of_life() -> None:
+INCOMPLETE, GIVEN_UP, ORPHAN = DropReason.INCOMPLETE, DropReason.GIVEN_UP, DropReason.ORPHAN
+
+
+@pytest.mark.parametrize(("count", "drops"), [(9, 0), (10, 1)])
+def test_a_frame_is_given_up_when_another_record_comes_more_than_max_reread_after_its_head(
+    count: int, drops: int
+) -> None:
     first, second = frame([b"a", b"b"], seq=0, writer="a")
-    times = [0, 90, 180, 180]
-    records = [first, first, Record(b"", ((b"k", b""),)), second]
-    placed = [
-        SequencedRecord(i, time, record.headers, record.body)
-        for i, (record, time) in enumerate(zip(records, times, strict=True))
+    reader = make_reader()
+    events = read(reader, place([first, *silence(count)]))
+    assert dropped(events) == [(INCOMPLETE, "a", 0, 1)] * drops
+    assert reader.checkpoint().read_from == (count + 1 if drops else 0)
+    rest = read(reader, place([second], count + 1))
+    assert fates(rest) == [GIVEN_UP if drops else b"ab"]
+
+
+def test_a_drop_says_how_far_back_the_frame_began_and_what_is_allowed() -> None:
+    records = [head(b"a", records=2, size=2, seq=0, writer="a"), *silence(10)]
+    [event] = [e for e in read(make_reader(), place(records, 5)) if isinstance(e, FrameDropped)]
+    assert event.detail == "it began 10 records before, and 9 (max_reread) are read again at most"
+
+
+def test_a_record_of_its_own_does_not_give_a_frame_up() -> None:
+    # Also not a repeat: its writer is at it.
+    first, second, third = frame([b"a", b"b", b"c"], seq=0, writer="a")
+    for number in range(10, 13):
+        own = [first, *silence(9), *[first] * (number - 10), second, first, third]
+        assert fates(read(make_reader(), place(own))) == [b"abc"]
+    # That of another does, and also one of the writer's that is a chunk no more.
+    assert fates(read(make_reader(), place([first, *silence(9), second, *silence(1)]))) == [
+        INCOMPLETE
     ]
-    assert payloads(read(make_reader(), placed)) == [b"ab"]
 
 
-def test_silence_is_ten_minutes_unless_told_otherwise() -> None:
-    for silence, drops in ((600_000, 0), (600_001, 1)):
-        records = place([head(b"a", records=2, size=2), Record(b"", ((b"k", b""),), silence)])
-        assert len(dropped(read(FrameReader(), records))) == drops
+@pytest.mark.parametrize("timestamps", [[0, 0, 2**62, 0, 0], [2**63, 0, 1, 2**64 - 1, 5]])
+def test_timestamps_give_up_no_frame(timestamps: list[int]) -> None:
+    """They are of whichever clock a writer or the service has."""
+    first, second, third = frame([b"a", b"b", b"c"], seq=0, writer="a")
+    foreign = Record(b"", ((b"k", b""),))
+    placed = [
+        SequencedRecord(i, timestamp, record.headers, record.body)
+        for i, (timestamp, record) in enumerate(
+            zip(timestamps, [first, foreign, second, foreign, third], strict=True)
+        )
+    ]
+    assert fates(read(make_reader(), placed)) == [b"abc"]
+    assert fates(read_batches(FrameReader(), cut(placed, 2))) == [b"abc"]
+
+
+def test_the_oldest_frames_are_given_up_in_the_order_of_their_heads() -> None:
+    opened = [
+        head(b"c", records=2, size=2, seq=0, writer="c"),
+        head(b"a", records=2, size=2),
+        head(b"b", records=2, size=2, seq=0, writer="b"),
+        head(b"", records=3, size=2, seq=1, writer="c"),
+    ]
+    reader = make_reader()
+    events = read(reader, place([*opened, *silence(12)]))
+    given_up = [(event.start, event.writer_id) for event in events if type(event) is FrameDropped]
+    assert given_up == [(0, "c"), (1, None), (2, "b"), (3, "c")]
+    # One by one, each as soon as it is too far back.
+    ends = [i for i, event in enumerate(events) if type(event) is FrameDropped]
+    assert ends == [0, 8, 10, 12]
+    assert reader.checkpoint().read_from == 16
+    assert reader.buffered_bytes == 0
+
+
+def test_frames_that_are_too_far_back_at_once_are_given_up_by_one_record() -> None:
+    a, b = (frame([b"1", b"2", b"3"], seq=0, writer=writer) for writer in "ab")
+    reader = make_reader()
+    # The first one is left alone as long as it goes on, and the second is not due by then.
+    assert read(reader, place([a[0], b[0], *silence(8), a[1]]))[8:] == []
+    events = read(reader, place(silence(1), 11))
+    assert dropped(events) == [(INCOMPLETE, "a", 0, 2), (INCOMPLETE, "b", 1, 1)]
+    assert isinstance(events[2], CommandReceived)
+
+
+def test_what_is_given_up_by_a_record_of_a_lane_that_goes_on() -> None:
+    a, b = frame([b"a", b"a"], seq=0, writer="a"), frame([b"b", b"b"], seq=0, writer="b")
+    records = [a[0], b[0], *silence(8), b[1], a[1]]
+    assert fates(read(make_reader(), place(records))) == [INCOMPLETE, b"bb", GIVEN_UP]
 
 
 def test_a_frame_that_was_given_up_pins_neither_memory_nor_the_checkpoint() -> None:
     reader = make_reader()
-    read(reader, place([head(b"a", records=2, size=2), Record(b"", ((b"k", b""),))]))
+    read(reader, place([head(b"a", records=2, size=2), *silence(9)]))
     assert reader.checkpoint().read_from == 0
     assert reader.buffered_bytes == 1
-    read(reader, place([Record(b"", ((b"k", b""),), 101)], 2))
-    assert reader.checkpoint().read_from == 3
+    read(reader, place(silence(1), 10))
+    assert reader.checkpoint().read_from == 11
     assert reader.buffered_bytes == 0
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["resumed", "the same"])
+@pytest.mark.parametrize("options", [{}, {"dedupe": False}], ids=str)
+@pytest.mark.parametrize("lane", [(0, "a"), (0, None), (None, None)], ids=str)
+def test_what_follows_a_frame_that_was_given_up(
+    lane: tuple[int | None, str | None], options: dict[str, Any], goes_on: bool
+) -> None:
+    """If its writer goes on with it, that is a loss, once; a frame from its head on is none."""
+    seq, writer = lane
+    whole = frame([b"a", b"b", b"c", b"d"], seq=seq, writer=writer)
+    another = head(b"x", seq=None if seq is None else 2, writer=writer)
+    is_counted = seq is not None and not options
+
+    def fates_of(*more: Record) -> list[object]:
+        reader = FrameReader(max_reread=9, **options)
+        assert fates(read(reader, place([*whole[:2], *silence(9)]))) == [INCOMPLETE]
+        checkpoint = reader.checkpoint()
+        assert checkpoint.read_from == 11
+        assert [known.given_up for known in checkpoint.lanes] == [0]
+        if goes_on:
+            stored = Checkpoint.from_json(checkpoint.to_json())
+            assert stored == checkpoint
+            reader = FrameReader.resume(stored, max_reread=9, **options)
+        events = read(reader, place(more, 11))
+        assert {event.writer_id for event in events if type(event) is FrameDropped} <= {writer}
+        assert reader.stats.dropped[GIVEN_UP] == fates(events).count(GIVEN_UP)
+        return fates(events)
+
+    # Bare records are no chunks where there are no numbers.
+    rest = [] if seq is None else [ORPHAN]
+    assert fates_of(*whole[2:]) == [GIVEN_UP, *rest]
+    assert fates_of(*silence(30), *whole[2:], *whole[2:3]) == [GIVEN_UP, *rest, *rest]
+    # A whole copy, and what comes after it.
+    assert fates_of(*whole) == [b"abcd"]
+    assert fates_of(*whole, another) == ([b"abcd"] if is_counted else [b"abcd", b"x"])
+    # Another frame, though it may be one that does not come to its end.
+    assert fates_of(another) == [b"x"]
+    assert fates_of(another, whole[3]) == [b"x", *rest]
+    assert fates_of(head(b"xy", size=1, seq=another_seq(seq), writer=writer), whole[3]) == [
+        DropReason.OVERFLOW,
+        *rest,
+    ]
+    # The repeat of what had arrived proves nothing: it was sent before.
+    if is_counted:
+        assert fates_of(whole[1], whole[1]) == [ORPHAN, ORPHAN]
+        assert fates_of(whole[1], whole[2]) == [ORPHAN, GIVEN_UP]
+
+
+def another_seq(seq: int | None) -> int | None:
+    return None if seq is None else 2
+
+
+def test_a_jump_after_a_frame_that_was_given_up_is_a_loss_too() -> None:
+    whole = frame([b"a", b"b", b"c"], seq=0, writer="a")
+    events = read(make_reader(), place([whole[0], *silence(10), whole[2]]))
+    assert list(without_details(events[-2:])) == [
+        SequenceGapDetected("a", 11, 1, 2),
+        FrameDropped(GIVEN_UP, "a", 0, 1, ""),
+    ]
+
+
+def test_a_loss_says_where_its_writer_went_on() -> None:
+    first, second = frame([b"a", b"bcd"], seq=0, writer="a")
+    *_, drop = read(make_reader(), place([first, *silence(10), second], 5))
+    detail = "its writer went on with it at 16, after it had been given up"
+    assert drop == FrameDropped(GIVEN_UP, "a", 5, 3, detail)
+
+
+def test_a_head_that_is_dropped_begins_another_frame_all_the_same() -> None:
+    first, second = frame([b"a", b"b"], seq=0, writer="a")
+    large = head(b"", records=2, size=41, seq=1, writer="a")
+    records = [first, *silence(10), large, chunk(b"", seq=2, writer="a"), second]
+    assert fates(read(make_reader(), place(records))) == [
+        INCOMPLETE,
+        DropReason.TOO_LARGE,
+        ORPHAN,
+        ORPHAN,
+    ]
+
+
+def test_a_frame_that_was_dropped_for_another_reason_was_not_given_up() -> None:
+    first, _, third = frame([b"a", b"b", b"c"], seq=0, writer="a")
+    reader = make_reader()
+    read(reader, place([first]))
+    events = read(reader, place([*silence(1), chunk(b"b", seq=1, writer="a"), third], 5))
+    assert fates(events) == [DropReason.TRIMMED, ORPHAN, ORPHAN]
+    # Neither is one that was given up once and has begun anew.
+    reader = make_reader()
+    read(reader, place([first, *silence(10), first]))
+    assert [lane.given_up for lane in reader.checkpoint().lanes] == [None]
+    assert fates(read(reader, place([third], 12))) == [DropReason.SEQUENCE_GAP, ORPHAN]
+
+
+def test_what_was_given_up_without_a_writer_is_not_remembered_for_ever() -> None:
+    first, second = frame([b"a", b"b"])
+    for following in (head(b"x"), second):
+        reader = make_reader()
+        read(reader, place([first, *silence(10)]))
+        assert reader.checkpoint().lanes == (LaneCheckpoint(None, None, None, given_up=0),)
+        read(reader, place([following], 11))
+        assert reader.checkpoint().lanes == ()
+
+
+def test_the_lane_without_numbers_is_no_writer_when_its_frame_was_given_up() -> None:
+    records = [head(b"a", records=2, size=2), *silence(10), *numbered(0), *numbered(0, writer="b")]
+    reader = FrameReader(max_reread=9, max_writers=1)
+    events = read(reader, place(records))
+    forgotten = [event for event in events if isinstance(event, WriterForgotten)]
+    assert forgotten == [WriterForgotten("a", 0)]
+    assert {lane.lane for lane in reader.checkpoint().lanes} == {None, b"b"}
+
+
+def test_a_lowered_max_reread_gives_up_what_is_read_again() -> None:
+    whole = frame([b"a", b"b", b"c"], seq=0, writer="a")
+    records = place([*whole[:1], *silence(2), whole[1], *silence(4), whole[2], *whole])
+    reader = FrameReader(start=0)
+    read(reader, records[:5])
+    later = FrameReader.resume(reader.checkpoint(), max_reread=3)
+    assert fates(read(later, records)) == [INCOMPLETE, GIVEN_UP, b"abc"]
+    # The same as if it had been so from the beginning.
+    assert fates(read(FrameReader(start=0, max_reread=3), records)) == [
+        INCOMPLETE,
+        GIVEN_UP,
+        b"abc",
+    ]
 
 
 # Limits on writers
@@ -596,6 +889,53 @@ def test_a_writer_whose_frame_was_evicted_is_forgotten_next() -> None:
         WriterForgotten("b", 0),
     ]
     assert payloads(events) == [b"a", b"b", b"a"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(head(b"x", size=41, seq=0, writer="b"), id="too large"),
+        pytest.param(head(b"x", size=41, records=2, seq=0, writer="b"), id="too large, and open"),
+        pytest.param(head(b"xy", size=1, seq=0, writer="b"), id="more than declared"),
+        pytest.param(head(b"xy", size=1, records=2, seq=0, writer="b"), id="more, and open"),
+        pytest.param(head(b"x", size=2, seq=0, writer="b"), id="less than declared"),
+    ],
+)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_head_that_begins_no_frame_makes_nobody_forgotten(record: Record, is_open: bool) -> None:
+    reader = FrameReader(max_writers=1, max_frame_bytes=40)
+    first, second = frame([b"a", b"a"], seq=0, writer="a")
+    known = first if is_open else head(b"a", seq=0, writer="a")
+    events = read(reader, place([known, record, known, second]))
+    assert not [event for event in events if isinstance(event, WriterForgotten)]
+    assert reader.stats.writers_forgotten == 0
+    assert [type(event) for event in events if type(event) is DuplicateDropped]
+    assert payloads(events) == [b"aa" if is_open else b"a"]
+    assert DropReason.EVICTED not in fates(events)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(head(b"x" * 40, seq=0, writer="b"), id="one record"),
+        pytest.param(head(b"x" * 40, records=2, seq=0, writer="b"), id="the first of several"),
+        pytest.param(head(b"x", records=2, size=40, seq=0, writer="b"), id="the rest comes"),
+    ],
+)
+def test_a_head_that_begins_a_frame_makes_the_one_before_forgotten(record: Record) -> None:
+    reader = FrameReader(max_writers=1, max_frame_bytes=40)
+    events = read(reader, place([head(b"a", seq=0, writer="a"), record]))
+    assert events[1] == WriterForgotten("a", 0)
+    assert [lane.lane for lane in reader.checkpoint().lanes] == [b"b"]
+
+
+def test_a_writer_whose_frame_was_lost_is_forgotten_in_its_turn() -> None:
+    opened = head(b"a", records=2, size=2, seq=0, writer="a")
+    reader = FrameReader(max_writers=2)
+    too_long = chunk(b"abc", seq=1, writer="a")
+    read(reader, place([opened, *numbered(0, writer="b"), too_long, *numbered(1, writer="b")]))
+    assert [lane.lane for lane in reader.checkpoint().lanes] == [b"a", b"b"]
+    assert read(reader, place(numbered(0, writer="c"), 4))[0] == WriterForgotten("a", None)
 
 
 def test_the_lane_without_numbers_is_no_writer() -> None:
@@ -661,9 +1001,25 @@ def test_max_buffered_bytes_evicts_the_frame_longest_silent() -> None:
     assert reader.buffered_bytes == 0
 
 
+@pytest.mark.parametrize(("size", "drops"), [(5, 0), (6, 1), (10, 1)])
+def test_a_head_that_brings_all_its_bytes_takes_room_while_it_is_open(
+    size: int, drops: int
+) -> None:
+    reader = FrameReader(max_frame_bytes=10, max_buffered_bytes=10)
+    others = frame([b"aaaaa", b"a"], seq=0, writer="a")
+    whole = head(b"b" * size, records=2, size=size, seq=0, writer="b")
+    events = read(reader, place([others[0], whole]))
+    assert dropped(events) == [(DropReason.EVICTED, "a", 0, 5)] * drops
+    assert reader.buffered_bytes == size + (0 if drops else 5)
+    events = read(reader, place([chunk(b"", seq=1, writer="b"), others[1]], 2))
+    assert fates(events) == [b"b" * size, DropReason.ORPHAN if drops else b"aaaaaa"]
+    assert reader.buffered_bytes == 0
+
+
 KEPT_BY_NOBODY = [
     pytest.param(chunk(b"x" * 9, seq=7, writer="b"), id="orphan"),
     pytest.param(head(b"x" * 9, seq=1, writer="b"), id="whole frame"),
+    pytest.param(head(b"x" * 9, size=10, seq=1, writer="b"), id="too short"),
     pytest.param(head(b"x" * 9, records=2, size=10, seq=0, writer="b"), id="repeated head"),
     pytest.param(head(b"aaaa", records=3, size=10, seq=0, writer="a"), id="repeat of its own"),
     pytest.param(head(b"x" * 9, records=2, size=11, seq=1, writer="b"), id="too large"),
@@ -686,6 +1042,23 @@ def test_a_record_that_is_not_kept_evicts_nothing(record: Record) -> None:
     assert payloads(read(reader, place(rest, 3))) == [b"a" * 10]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(b"x" * 9, ((b"k", b""),)),
+        Record(b"x" * 9, ((WRITER_ID, b"k"),)),
+        fence("x" * 9),
+    ],
+    ids=["foreign", "bad", "command"],
+)
+def test_nor_does_one_that_is_in_no_lane_beside_a_frame_without_numbers(record: Record) -> None:
+    reader = FrameReader(max_frame_bytes=10, max_buffered_bytes=10)
+    a, bare = frame([b"aa", b"a"], seq=0, writer="a"), frame([b"bb", b"b"])
+    events = read(reader, place([a[0], bare[0], record, a[1], bare[1]]))
+    assert payloads(events) == [b"aaa", b"bbb"]
+    assert DropReason.EVICTED not in fates(events)
+
+
 @settings(max_examples=50)
 @given(soups(gaps=False), st.integers(40, 60))
 def test_buffered_bytes_stay_below_the_limit_and_return_to_zero(
@@ -697,7 +1070,8 @@ def test_buffered_bytes_stay_below_the_limit_and_return_to_zero(
         # An open frame may hold own headers beside its payload: one record beyond the limit.
         assert 0 <= reader.buffered_bytes <= limit + 3 * 400
     last = records[-1].seq_num + 1 if records else 0
-    read(reader, place([Record(b"", ((b"k", b""),), 2**50)], last))
+    # A gap is the end of every open frame.
+    read(reader, place([Record(b"", ((b"k", b""),))], last + 1))
     assert reader.buffered_bytes == 0
     assert [lane for lane in reader.checkpoint().lanes if lane.head is not None] == []
 
@@ -767,6 +1141,10 @@ def test_a_small_chunk_does_not_keep_its_batch() -> None:
         small = head(b"x" * 1000, records=2, size=2000, seq=0, writer="a")
         filler = head(bytes(500 * KIB), seq=0, writer="b")
         list(reader.receive_batch(encode(place([small, filler]))))
+        # Until then all of it may be wanted again.
+        assert reader.can_rewind
+        reader.forget_batch()
+        assert not reader.can_rewind
         return reader
 
     _, kept = peak_of(receive)
@@ -829,7 +1207,7 @@ def test_state_advances_as_events_are_taken() -> None:
     reader = FrameReader(start=0)
     records = place([head(bytes([65 + i]), seq=i, writer="a") for i in range(3)])
     events = reader.receive_records(records)
-    assert reader.checkpoint() == Checkpoint(0, 0)
+    assert reader.checkpoint() == Checkpoint(0, 0, is_begun=False)
     for i in range(3):
         next(events)
         lane = LaneCheckpoint(b"a", i, None)
@@ -973,7 +1351,11 @@ def test_nothing_is_received_after_eof(is_consumed: bool) -> None:
     with pytest.raises(LocalProtocolError, match="no more records"):
         list(reader.receive_batch(b""))
     with pytest.raises(LocalProtocolError, match="no more records"):
-        list(reader.receive_eof())
+        list(reader.receive_batch_at_once(b""))
+    # Once is enough, but no error: an end may be told twice.
+    assert len(list(reader.receive_eof())) == (0 if is_consumed else 1)
+    assert list(reader.receive_eof()) == []
+    assert reader.stats.dropped[DropReason.INCOMPLETE] == 1
 
 
 def test_eof_with_nothing_open_says_nothing() -> None:
@@ -1016,7 +1398,7 @@ def test_a_heartbeat_jumps_over_a_trimmed_region() -> None:
     events = read_batches(reader, [encode([], 9)])
     assert dropped(events[:1]) == [(DropReason.TRIMMED, "a", 0, 1)]
     assert events[1:] == [GapDetected(1, 9), CaughtUp(StreamPosition(9, 0))]
-    assert reader.checkpoint() == Checkpoint(9, 9)
+    assert reader.checkpoint() == Checkpoint(9, 9, (LaneCheckpoint(b"a", None, None, seen=0),))
     assert payloads(read(reader, place([head(b"b")], 9))) == [b"b"]
 
 
@@ -1024,6 +1406,59 @@ def test_a_heartbeat_is_no_gap_where_reading_begins_anywhere() -> None:
     reader = FrameReader()
     assert read_batches(reader, [encode([], 9)]) == [CaughtUp(StreamPosition(9, 0))]
     assert reader.next_seq_num == 9
+
+
+def lost(events: Sequence[ReaderEvent]) -> list[tuple[int, int, bool]]:
+    found = [event for event in events if isinstance(event, GapDetected)]
+    return [(gap.expected, gap.actual, gap.is_loss) for gap in found]
+
+
+def resumed(reader: FrameReader) -> FrameReader:
+    return FrameReader.resume(Checkpoint.from_json(reader.checkpoint().to_json()))
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["the same", "resumed"])
+@pytest.mark.parametrize("as_tail", [False, True], ids=["record", "tail"])
+def test_a_gap_at_0_is_a_loss_once_the_stream_was_seen_to_begin_there(
+    goes_on: bool, as_tail: bool
+) -> None:
+    def go_on(reader: FrameReader) -> list[tuple[int, int, bool]]:
+        if goes_on:
+            reader = resumed(reader)
+        reader.connection_lost()
+        following = [encode([], 100)] if as_tail else [encode(place([head(b"a")], 100))]
+        return lost(read_batches(reader, following))
+
+    # 0 means the first record there is, as long as nothing was seen.
+    assert go_on(FrameReader(start=0)) == [(0, 100, False)]
+    reader = FrameReader(start=0)
+    assert read_batches(reader, [encode([])]) == []
+    assert not reader.checkpoint().is_begun
+    assert go_on(reader) == [(0, 100, False)]
+    # The tail was there, and what was appended since is gone.
+    reader = FrameReader(start=0)
+    assert read_batches(reader, [encode([], 0)]) == [CaughtUp(StreamPosition(0, 0))]
+    assert reader.checkpoint().is_begun
+    assert go_on(reader) == [(0, 100, True)]
+    # A batch that tells nothing changes nothing.
+    reader = FrameReader(start=0)
+    assert len(read_batches(reader, [encode([], 0), encode([])])) == 1
+    assert go_on(reader) == [(0, 100, True)]
+    # So was a record, or what was missing before it.
+    reader = FrameReader(start=0)
+    read(reader, place([head(b"a")]))
+    assert go_on(reader) == [(1, 100, True)]
+    reader = FrameReader(start=0)
+    assert lost(read(reader, place([head(b"a")], 3))) == [(0, 3, False)]
+    assert go_on(reader) == [(4, 100, True)]
+    # Any other number means the record itself.
+    assert go_on(FrameReader(start=1)) == [(1, 100, True)]
+
+
+def test_a_gap_that_is_no_loss_is_counted_too() -> None:
+    reader = FrameReader(start=0)
+    read(reader, place([head(b"a")], 3))
+    assert reader.stats.gaps == 1
 
 
 @pytest.mark.parametrize("data", [b"", encode([])])
@@ -1081,7 +1516,7 @@ def test_what_lies_beyond_the_end_is_not_there(
         events += reader.receive_batch(encode(part)) if as_batches else read(reader, part)
         following = reader.next_seq_num
         assert reader.has_reached_end is (following is not None and following >= end)
-    model = Model(DEFAULT_MAX_FRAME_BYTES, DEFAULT_ABANDON_AFTER)
+    model = Model(DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_REREAD)
     model.read(truncated(records, end))
     expected = up_to(model.events, records, end)
     assert list(without_details(events)) == list(without_details(expected))
@@ -1161,7 +1596,7 @@ def test_an_end_goes_through_open_frames() -> None:
     records = frame([b"a", b"b", b"c"], seq=0, writer="w")
     reader = FrameReader(end=2)
     assert read(reader, place(records)) == []
-    assert reader.checkpoint() == Checkpoint(0, 2, (LaneCheckpoint(b"w", None, 0),))
+    assert reader.checkpoint() == Checkpoint(0, 2, (LaneCheckpoint(b"w", None, 0, seen=1),))
     (dropped,) = reader.receive_eof()
     assert isinstance(dropped, FrameDropped)
     assert dropped.reason is DropReason.INCOMPLETE
@@ -1180,8 +1615,8 @@ def test_an_end_goes_through_open_frames() -> None:
         ({"max_frame_bytes": 1.5}, "max_frame_bytes .* not 1.5"),
         ({"max_writers": 0}, "max_writers .* not 0"),
         ({"max_writers": "9"}, "max_writers .* not '9'"),
-        ({"abandon_after": 0}, "abandon_after .* not 0"),
-        ({"abandon_after": None}, "abandon_after .* not None"),
+        ({"max_reread": 0}, "max_reread .* not 0"),
+        ({"max_reread": None}, "max_reread .* not None"),
         ({"end": -1}, "end must be an int"),
         ({"end": 2**64}, "end must be an int"),
         ({"start": -1}, "start .* not -1"),
@@ -1204,13 +1639,13 @@ def test_refuses_arguments(arguments: dict[str, Any], named: str) -> None:
 
 def test_defaults() -> None:
     assert DEFAULT_MAX_WRITERS == 4096
-    assert DEFAULT_ABANDON_AFTER == 600_000
+    assert DEFAULT_MAX_REREAD == 1_000_000
     assert DEFAULT_MAX_BUFFERED_BYTES >= 2 * DEFAULT_MAX_FRAME_BYTES
 
 
 def test_the_least_that_is_allowed() -> None:
     reader = FrameReader(
-        start=0, max_frame_bytes=1, max_writers=1, max_buffered_bytes=1, abandon_after=1
+        start=0, max_frame_bytes=1, max_writers=1, max_buffered_bytes=1, max_reread=1
     )
     assert payloads(read(reader, place([head(b"a"), head(b"bb"), head(b"c")]))) == [b"a", b"c"]
     # With no word on buffers there is room for the largest frame.
@@ -1337,6 +1772,44 @@ def test_a_run_is_read_like_its_records(options: dict[str, Any]) -> None:
     check_runs(similar(100), 5, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "is_together"),
+    [
+        ({}, True),
+        ({"end": 105}, True),
+        ({"end": 104}, False),
+        ({"max_frame_bytes": 6}, True),
+        ({"max_frame_bytes": 5}, False),
+        ({"max_writers": 2}, True),
+        ({"max_writers": 1}, False),
+        ({"dedupe": False}, False),
+    ],
+    ids=str,
+)
+def test_what_can_be_is_taken_together(options: dict[str, Any], is_together: bool) -> None:
+    records = place(similar(100), 5, timestamp=77)
+    reader = FrameReader(start=5, **options)
+    list(reader.receive_batch_at_once(encode(records[:84])))
+    events = list(reader.receive_batch_at_once(encode(records[84:])))
+    kinds = {type(event) for event in events}
+    assert (kinds == {FramesReceived}) is is_together
+    assert is_together or FramesReceived not in kinds
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_gap_before_a_run_is_told(at_once: bool) -> None:
+    reader = FrameReader(start=5)
+    receive = reader.receive_batch_at_once if at_once else reader.receive_batch
+    list(receive(encode(place(similar(20), 5, timestamp=77))))
+    following = encode(place(similar(30, seq=20), 40, timestamp=77))
+    gap, *_ = receive(following)
+    assert gap == GapDetected(25, 40)
+    assert (reader.stats.gaps, reader.stats.frames) == (1, 50)
+    # Nor may its first record lie behind.
+    with pytest.raises(RemoteProtocolError, match="record 40 came where 70 was next"):
+        list(receive(following))
+
+
 OTHERS: dict[str, list[Record]] = {
     "repeats": similar(30, seq=40),
     "a gap": similar(30, seq=200),
@@ -1370,3 +1843,82 @@ def test_a_checkpoint_inside_a_run(taken: int) -> None:
     again = place(similar(100), 105, timestamp=77)
     assert payloads(resumed.receive_batch(encode(again))) == []
     assert resumed.stats.duplicates == 100
+
+
+def test_a_run_of_records_that_were_accounted_for_is_silent() -> None:
+    """Of a writer that was forgotten, for the sake of a frame that then is not read back."""
+    opened = head(b"o", records=2, size=2, seq=0, writer="o")
+    records = place([opened, *similar(60, writer="v"), *similar(3, writer="w")], timestamp=77)
+    reader = FrameReader(start=0, max_writers=2)
+    events = read_batches(reader, [encode(records[:20]), encode(records[20:])])
+    assert WriterForgotten("v", 59) in events
+    stored = Checkpoint.from_json(reader.checkpoint().to_json())
+    assert (stored.read_from, stored.seen_through) == (0, 64)
+    assert b"v" not in [lane.lane for lane in stored.lanes]
+    # What is left of the stream begins after the head; the second half of it looks alike.
+    left = [*records[5:], *place(similar(40, seq=60, writer="v"), 64, timestamp=77)]
+    for at_once in (False, True):
+        later = FrameReader.resume(stored, max_writers=2)
+        receive = later.receive_batch_at_once if at_once else later.receive_batch
+        found: list[Any] = []
+        for batch in (encode(left[:30]), encode(left[30:])):
+            for event in receive(batch):
+                found += event.singly() if isinstance(event, FramesReceived) else [event]
+        assert dropped(found) == [(DropReason.TRIMMED, "o", 0, 0)]
+        assert payloads(found) == [record.body for record in left[59:]]
+        assert later.stats.frames == 40
+        assert lost(found) == []
+
+
+@pytest.mark.parametrize("taken", range(0, 61, 12))
+def test_a_run_across_seen_through_is_taken_from_there_on(taken: int) -> None:
+    records = place([*similar(20), *similar(60, seq=20)], timestamp=77)
+    # By hand: of the writer nothing is known, so that only the place says what was taken.
+    stored = Checkpoint(20 + taken, 20 + taken)
+    late = FrameReader.resume(evolve(stored, read_from=0, lanes=(LaneCheckpoint(None, None, 0),)))
+    late_events = read_batches(late, [encode(records[1:20]), encode(records[20:])])
+    assert payloads(late_events) == [record.body for record in records[20 + taken :]]
+
+
+@pytest.mark.parametrize("first", [30, 5, 0])
+def test_a_run_after_a_frame_that_was_lost(first: int) -> None:
+    """It may go on after the frame, or be numbered as the frame was."""
+    lost_frame = [
+        head(b"x", records=40, size=40, seq=0, writer="w"),
+        *(chunk(b"x", seq=seq, writer="w") for seq in range(1, 30)),
+    ]
+    taught = similar(20, writer="v")
+    records = place([*taught, *lost_frame], timestamp=77)
+    following = place([*similar(20, seq=first), chunk(b"x", seq=29, writer="w")], 60, timestamp=77)
+    last = place([*similar(1, seq=max(first + 20, 30)), *similar(1, seq=99)], 81, timestamp=77)
+    results = []
+    for batches in ([encode(part) for part in (records, following, last)], None):
+        reader = FrameReader(start=0)
+        parts = (records, following, last)
+        results.append(
+            [event for part in parts for event in reader.receive_records(part)]
+            if batches is None
+            else read_batches(reader, batches)
+        )
+        assert reader.checkpoint().lanes[-1] == LaneCheckpoint(b"w", 99, None)
+        assert reader.stats.frames == 42
+    events = results[0]
+    assert events == results[1]
+    # The gap took the frame; what was looked at in it is no jump, whatever the run's numbers are.
+    assert fates(events[20:])[0] is DropReason.TRIMMED
+    assert [(jump[2], jump[3]) for jump in jumps(events)] == [(max(first + 20, 30) + 1, 99)]
+
+
+def test_a_run_begins_another_frame_after_one_that_was_given_up() -> None:
+    opened = head(b"x", records=9, size=9, seq=20, writer="w")
+    records = place([*similar(20), opened, *silence(10)], timestamp=77)
+    # So many are one run, with nothing behind.
+    following = place(similar(16, seq=21), 31, timestamp=77)
+    for at_once in (False, True):
+        reader = FrameReader(start=0, max_reread=9)
+        assert fates(read_batches(reader, [encode(records)]))[20:] == [INCOMPLETE]
+        receive = reader.receive_batch_at_once if at_once else reader.receive_batch
+        list(receive(encode(following)))
+        assert reader.stats.frames == 36
+        assert [lane.given_up for lane in reader.checkpoint().lanes] == [None]
+        assert fates(read(reader, place([chunk(b"x", seq=37, writer="w")], 47))) == [ORPHAN]

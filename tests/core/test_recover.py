@@ -156,6 +156,7 @@ def test_an_empty_stream() -> None:
             False,
         ),
         ([*w(b"a", b"b", b"c", seq=0)[:1], w(b"a", b"b", b"c", seq=0)[2]], 3, False),
+        ([head(b"a", size=3, seq=0, writer="w"), chunk(b"xx", seq=0, writer="w")], 1, False),
         # A whole copy behind a broken one.
         ([*w(b"a", b"b", b"c", seq=0)[::2], *w(b"a", b"b", b"c", seq=0)], 3, True),
         ([head(b"abc", records=2, size=2, seq=0, writer="w"), *w(b"a", b"b", seq=0)], 2, True),

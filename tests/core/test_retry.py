@@ -396,3 +396,14 @@ def test_a_service_that_drains_says_when_to_come_back() -> None:
     # Longer than anyone waits: it is not followed, and not free.
     draining.retry_after = 61.0
     assert budget.next_delay(draining, 100.0) is None
+
+
+def test_a_server_that_drains_may_ask_for_all_the_time_there_is_and_no_more() -> None:
+    draining = ServiceError(503, "server_draining", "later")
+    draining.retry_after = 5.0
+    budget = make(max_seconds=5.0)
+    assert budget.next_delay(draining, 0.0) == 5.0
+    # It is free: nothing has failed.
+    assert (budget.failures, budget.attempts) == (0, 1)
+    draining.retry_after = 5.001
+    assert make(max_seconds=5.0).next_delay(draining, 0.0) is None

@@ -193,6 +193,26 @@ def test_the_headers_of_an_error_count() -> None:
     assert caught.value.retry_after == 1.5
 
 
+def test_why_an_attempt_failed_whose_answer_broke() -> None:
+    lost = TransportError("reset")
+    garbled = RemoteProtocolError("no chunk")
+    for response in (Response(SESSION_CONTENT_TYPE), answered(200, SESSION_CONTENT_TYPE)):
+        assert response.why_failed(lost) is lost
+    for error in (lost, garbled):
+        told = answered(403, None).why_failed(error)
+        assert isinstance(told, ServiceError)
+        assert (told.status, told.is_incomplete, told.__cause__) == (403, True, error)
+    theirs = ServiceError(500, "storage", "no")
+    assert answered(403, None).why_failed(theirs) is theirs
+
+
+def test_what_had_come_of_the_body_counts() -> None:
+    response = answered(412, None)
+    assert type(response.why_failed(TransportError("reset"))) is ServiceError
+    response.receive_data(b'{"seq_num_mismatch":7}')
+    assert isinstance(response.why_failed(TransportError("reset")), SeqNumMismatch)
+
+
 # States
 
 

@@ -183,7 +183,7 @@ def _feed_reader(batches: list[bytes], random: Random) -> None:
         "max_frame_bytes": 500,
         "max_buffered_bytes": random.choice((500, 2000)),
         "max_writers": random.choice((1, 2, 50)),
-        "abandon_after": random.choice((1, 600_000)),
+        "max_reread": random.choice((1, 1_000_000)),
     }
     singly, at_once = FrameReader(**options), FrameReader(**options)
     for data in batches:

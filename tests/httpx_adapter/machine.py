@@ -72,3 +72,6 @@ class ScriptedMachine:
     def connection_lost(self, request_id: int, error: S2FramesError, now: float) -> None:
         self._note((request_id, "lost"), now)
         self.errors.append(error)
+
+    def interrupted(self, now: float) -> None:
+        self._note("interrupted", now)

@@ -9,7 +9,7 @@ import pytest
 
 from httpx_adapter.gates import AsyncCounter, AsyncGate, AsyncLosing
 from live_service import live_service
-from s2frames import Endpoints, LocalProtocolError, Settings, TransportError
+from s2frames import Endpoints, LocalProtocolError, ServiceError, Settings, TransportError
 from s2frames.retry import Retry
 from s2frames.session import Retrying
 from s2frames.settings import LIVENESS_TIMEOUT
@@ -300,8 +300,9 @@ async def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.M
     answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
     async with AsyncClient(EMBEDDED_SETTINGS, transport=answer) as client:
         stream = client.stream("test-basin", "room/1")
-        with pytest.raises(TransportError, match="no sign of life"):
+        with pytest.raises(ServiceError, match=r"status 503, .*; the answer broke off$") as caught:
             async with stream.read_session(retry=Retry(max_attempts=1)) as messages:
                 await anext(aiter(messages))
+    assert "no sign of life" in str(caught.value.__cause__)
     assert body.is_closed
     assert LIVENESS_TIMEOUT <= body.now < 2 * LIVENESS_TIMEOUT

@@ -9,7 +9,7 @@ import pytest
 from attrs import define, field
 
 from httpx_adapter.machine import ScriptedMachine, opening
-from s2frames import LocalProtocolError, TransportError
+from s2frames import LocalProtocolError
 from s2frames.session import CloseRequest
 from s2frames_httpx.exchange import Exchange
 
@@ -49,7 +49,7 @@ class AnswerBody(httpx.SyncByteStream):
 
 
 def exchange_of(machine: ScriptedMachine, answers: Answers) -> Exchange:
-    return Exchange(httpx.Client(transport=answers), machine, "the test")
+    return Exchange(httpx.Client(transport=answers), machine)
 
 
 def test_a_request_and_its_answer() -> None:
@@ -120,8 +120,8 @@ def test_an_interruption_passes_and_is_told(kind: type[BaseException], is_inside
     with pytest.raises(kind):
         exchange.step()
     assert not exchange.is_open
-    assert [str(error) for error in machine.errors] == ["the test was interrupted"]
-    assert isinstance(machine.errors[0], TransportError)
+    assert machine.told[-1] == "interrupted"
+    assert machine.errors == []
     exchange.step()
     exchange.step()
     assert machine.told[-1] == (2, b"a")
@@ -163,7 +163,7 @@ def test_a_closed_client_is_told_at_once() -> None:
     machine = ScriptedMachine([opening(1)])
     http = httpx.Client(transport=Answers([]))
     http.close()
-    exchange = Exchange(http, machine, "the test")
+    exchange = Exchange(http, machine)
     exchange.step()
     assert [str(error) for error in machine.errors] == ["the client is closed"]
     assert isinstance(machine.errors[0], LocalProtocolError)

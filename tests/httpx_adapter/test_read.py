@@ -10,7 +10,7 @@ from attrs import define
 
 from httpx_adapter.gates import Counter, Gate, Recorder
 from live_service import live_service
-from s2frames import Endpoints, LocalProtocolError, Settings, TransportError
+from s2frames import Endpoints, LocalProtocolError, ServiceError, Settings, TransportError
 from s2frames.retry import Retry
 from s2frames.settings import LIVENESS_TIMEOUT
 from s2frames_httpx import Client, EmbeddedTransport, Stream
@@ -256,7 +256,8 @@ def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("s2frames_httpx.feed.time", body)
     answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
     session = stream_over(answer).read_session(retry=Retry(max_attempts=1))
-    with pytest.raises(TransportError, match="no sign of life"):
+    with pytest.raises(ServiceError, match=r"status 503, .*; the answer broke off$") as caught:
         list(session)
+    assert "no sign of life" in str(caught.value.__cause__)
     assert body.is_closed
     assert LIVENESS_TIMEOUT <= body.now < 2 * LIVENESS_TIMEOUT

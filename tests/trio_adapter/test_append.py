@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from interruption import SPARED, Interruption, sampled
 from s2frames import LocalProtocolError, S2FramesError
 from s2frames.errors import SeqNumMismatch
 from s2frames.session import Retrying
@@ -166,6 +168,115 @@ async def test_what_on_retry_raises_comes_out_of_the_block_as_it_is() -> None:
                 await session.submit(b"a")
         host.spoil = None
         await stream.check_tail()
+
+
+async def reset_once(peer: Peer, stream_id: int, host: Host) -> bool:
+    host.spoil = None
+    peer.h2.reset_stream(stream_id)
+    await peer.flush()
+    return True
+
+
+# What may be waiting when `on_retry` raises, or come next.
+NEXT: dict[str, Callable[[Any, AppendTicket], Awaitable[object]]] = {
+    "ticket": lambda _, ticket: ticket._wait(),
+    "append": lambda session, _: session.append(b"b"),
+    "submit": lambda session, _: session.submit(b"b"),
+    "append_many": lambda session, _: session.append_many([b"b"]),
+    "flush": lambda session, _: session.flush(),
+    "close": lambda session, _: session.close(),
+}
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+@pytest.mark.parametrize("call", list(NEXT))
+async def test_what_on_retry_raises_is_raised_once_and_the_session_goes_on(
+    call: str, is_waiting: bool
+) -> None:
+    host = Host()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async with opened(host) as (_, stream):
+        async with stream.append_session(on_retry=refuse) as session:
+            host.spoil = partial(reset_once, host=host)
+            ticket = await session.submit(b"a")
+            if not is_waiting or call == "submit":
+                await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(KeyError, match=r"^'mine'$"):
+                await NEXT[call](session, ticket)
+            await ticket
+            if call != "close":
+                await session.append(b"c")
+        messages = await read_all(stream)
+    others = [b"b"] * messages.count(b"b") if call not in ("ticket", "flush", "close") else []
+    assert messages == [b"a", *others, *([] if call == "close" else [b"c"])]
+
+
+async def test_what_on_retry_raises_comes_out_of_the_block_if_nobody_was_told() -> None:
+    host = Host()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async def append(stream: Stream) -> None:
+        async with stream.append_session(on_retry=refuse) as session:
+            host.spoil = partial(reset_once, host=host)
+            await session.submit(b"a")
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with opened(host) as (_, stream):
+        with pytest.raises(KeyError, match=r"^'mine'$"):
+            await append(stream)
+        assert await read_all(stream) == [b"a"]
+
+
+async def cut_off(k: int) -> Interruption:
+    """Append while the task that drives is cut off at its `k`-th line."""
+
+    def is_driving() -> bool:
+        return trio.lowlevel.current_task().name.endswith("Duplex.run")
+
+    interruption = Interruption(k, spared=(*SPARED, "/pool.py", "/h2_"), only_if=is_driving)
+    try:
+        async with opened(Host()) as (_, stream):
+            with interruption:
+                async with stream.append_session() as session:
+                    ticket = await session.submit(b"a")
+                    await session.append_many([b"b", b"c"])
+                    await ticket
+    except BaseExceptionGroup as group:
+        _, others = group.split(KeyboardInterrupt)
+        assert others is None, interruption.where
+    return interruption
+
+
+async def test_when_the_task_that_drives_is_cut_off_nobody_waits_for_ever() -> None:
+    """Ctrl-C does not come there; whatever else does is the client's end."""
+    await cut_off(10**9)
+    places = (await cut_off(10**9)).places
+    assert len(places) > 200
+    start = trio.current_time()
+    # The last ones depend on what comes together, and not every run has them.
+    found = [(await cut_off(k)).where for k in sampled(places, with_last=False)]
+    assert len([where for where in found if where]) > len(found) / 2
+    # At two of them, one second is given to a task that is gone.
+    assert trio.current_time() <= start + 3
+
+
+async def test_ctrl_c_is_for_the_users_tasks() -> None:
+    assert trio.lowlevel.currently_ki_protected() is False
+    found: list[bool] = []
+
+    def note(_retrying: Retrying) -> None:
+        found.append(trio.lowlevel.currently_ki_protected())
+
+    host = Host()
+    async with opened(host) as (_, stream), stream.append_session(on_retry=note) as session:
+        host.spoil = partial(reset_once, host=host)
+        await session.append(b"a")
+    assert found == [True]
 
 
 async def test_sessions_are_used_in_their_blocks() -> None:

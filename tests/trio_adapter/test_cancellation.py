@@ -6,7 +6,8 @@ connection's and the server's, so that the moment falls between any two things t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -14,12 +15,14 @@ import trio.testing
 
 from s2frames import LocalProtocolError, S2FramesError
 from s2frames.errors import Outcome
+from s2frames.retry import Retry
 from s2frames_trio import AppendSession, Stream
 from trio_adapter.host import Host, numbers, opened, read_all
 from trio_adapter.scripts import prepared, scripted
 
 # Fewer would mean that the count does not see what happens; one run takes some hundred.
 _FEWEST_STEPS = 60
+_FEWEST_STEPS_OF_READING = 5
 
 
 class CancelAtStep(trio.abc.Instrument):
@@ -111,6 +114,42 @@ async def _check_the_rest(host: Host, stream: Stream, tasks: int) -> None:
     assert await read_all(stream) == numbers(3)[: tail.seq_num]
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+# How the messages are iterated over, and what of an item is compared.
+FORMS: dict[str, tuple[Callable[[Any], AsyncIterator[Any]], Callable[[Any], list[bytes]]]] = {
+    "messages": (aiter, lambda item: [item]),
+    "frames": (lambda session: aiter(session.frames()), lambda item: [item.message]),
+    "batches": (lambda session: aiter(session.batches()), list),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("limit", [None, 2, 3])
+async def test_reading_goes_on_exactly_after_it_was_cancelled(form: str, limit: int | None) -> None:
+    iterate, messages_of = FORMS[form]
+    number, goes_on = 1, True
+    while goes_on:
+        got: list[bytes] = []
+        # An attempt that is counted ends the session.
+        once = Retry(max_attempts=1)
+        async with opened(Host()) as (_, stream):
+            for message in numbers(3):
+                async with stream.append_session() as session:
+                    await session.append(message)
+            async with stream.read_session(limit=limit, retry=once) as messages:
+                items = iterate(messages)
+                with trio.CancelScope() as scope, CancelAtStep(number, scope) as steps:
+                    async for item in items:
+                        got += messages_of(item)
+                goes_on = scope.cancelled_caught
+                async with stream.read_session(start=messages.checkpoint()) as others:
+                    assert got + [message async for message in others] == numbers(3), number
+                async for item in items:
+                    got += messages_of(item)
+        assert got == numbers(3)[:limit], number
+        number += 1
+    assert steps.seen >= _FEWEST_STEPS_OF_READING
 
 
 # The client

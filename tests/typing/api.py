@@ -22,6 +22,7 @@ from s2frames import (
     FrameReceived,
     FramesDurable,
     FrameWriter,
+    Handout,
     Inbox,
     Outbox,
     ReadProtocol,
@@ -114,6 +115,13 @@ def sessions(target: StreamTarget, state: WriterState) -> None:
     inbox = Inbox(POINTS, on_corrupt="skip")
     for event in read.events_received():
         assert_type(inbox.take(event), ReceivedMessage[Point] | None)
+    handout = Handout(read, inbox)
+    while handout.fetch():
+        assert_type(handout.hand_out(), Point)
+    while handout.fetch():
+        assert_type(handout.hand_out_received(), ReceivedMessage[Point])
+    while handout.fetch_many():
+        assert_type(handout.hand_out_many(), list[Point])
     for happened in append.events_received():
         if isinstance(happened, FramesDurable):
             assert_type(happened.appended(0), Appended)
