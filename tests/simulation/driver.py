@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define
 
@@ -24,6 +24,7 @@ from s2frames.session import (
     SendData,
 )
 from s2frames.target import StreamTarget
+from simulation.interruptions import CutOff, Interruptions
 from simulation.invariants import Broken, Oracle
 from simulation.network import Connection, Network
 from simulation.world import World
@@ -47,6 +48,8 @@ class Stage:
     target: StreamTarget
     #: What the machines draw from.
     chance: Random
+    #: When readers and writers are cut off.
+    interruptions: Interruptions
     #: Sessions begun: lives of append and read sessions.
     sessions: int = 0
 
@@ -70,13 +73,19 @@ class Driver(Generic[_M]):
     machine: _M
     on_events: _OnEvents
     is_duplex: bool = True
+    #: Whether the user may be cut off.
+    may_be_cut: bool = False
     #: Whether the application is busy: nothing is read and no deadline is looked at meanwhile.
     is_busy: bool = False
     is_dead: bool = False
+    #: How often the user was cut off.
+    num_cut: int = 0
     _connection: Connection | None = None
     _last_id: int = 0
     _due: float | None = None
     _is_pumping: bool = False
+    # Whether the user was cut off, and what follows from that was not looked for.
+    _must_look: bool = False
 
     def pump(self) -> None:
         """Do what is asked and hand out what happened, until there is nothing more."""
@@ -84,14 +93,49 @@ class Driver(Generic[_M]):
             return
         self._is_pumping = True
         while not self.is_dead:
-            actions = self.machine.data_to_send(self.stage.world.now)
+            actions = self.call(self.machine.data_to_send, self.stage.world.now)
+            if actions is None:
+                continue
             for action in actions:
+                if self.is_cut_here():
+                    break
                 self._do(action)
             has_events = not self.is_busy and self.on_events()
             if not actions and not has_events:
-                break
+                if self.is_busy or not self._must_look:
+                    break
+                # The first look for events after a cut gives up the answer; then it is asked anew.
+                self._must_look = False
         self._is_pumping = False
         self._arm()
+
+    def call(self, method: Callable[..., _T], *args: Any, **options: Any) -> _T | None:
+        """Call the machine; None when that was cut off."""
+        if not self.may_be_cut:
+            return method(*args, **options)
+        try:
+            return self.stage.interruptions.call(partial(method, *args, **options))
+        except CutOff as cut:
+            self._cut_off(str(cut))
+            return None
+
+    def is_cut_here(self) -> bool:
+        """Whether the user was cut off between two calls."""
+        is_cut = self.may_be_cut and self.stage.interruptions.cuts_here()
+        if is_cut:
+            self._cut_off("")
+        return is_cut
+
+    def _cut_off(self, where: str) -> None:
+        """What an adapter does then."""
+        # Where it was is no part of the trace: it changes with every line of the code.
+        self.stage.world.note(self.name, "is interrupted", "in a call" if where else "")
+        self.num_cut += 1
+        self._must_look = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self.machine.interrupted(self.stage.world.now)
 
     def die(self) -> None:
         """The process is no more."""
@@ -154,7 +198,7 @@ class Driver(Generic[_M]):
             self._due = None
         if self.is_dead or self.is_busy:
             return
-        self.machine.handle_timeout(self.stage.world.now)
+        self.call(self.machine.handle_timeout, self.stage.world.now)
         self.pump()
 
     # The client's end of a connection
@@ -162,23 +206,23 @@ class Driver(Generic[_M]):
     def accepted(self, connection: Connection, num_bytes: int) -> None:
         """See `Peer`."""
         if not self.is_dead:
-            self.machine.bytes_accepted(connection.request_id, num_bytes, self.stage.world.now)
+            now = self.stage.world.now
+            self.call(self.machine.bytes_accepted, connection.request_id, num_bytes, now)
             self._arm()
 
     def answered(self, connection: Connection, status: int, headers: Mapping[str, str]) -> None:
         """See `Peer`."""
         if not self.is_dead:
             self.stage.world.note(self.name, "gets the answer", status)
-            self.machine.receive_response(
-                connection.request_id, status, headers, self.stage.world.now
-            )
+            now = self.stage.world.now
+            self.call(self.machine.receive_response, connection.request_id, status, headers, now)
             self.pump()
 
     def received(self, connection: Connection, data: bytes) -> None:
         """See `Peer`."""
         if not self.is_dead:
             self.stage.world.note(self.name, "gets bytes", len(data))
-            self.machine.receive_data(connection.request_id, data, self.stage.world.now)
+            self.call(self.machine.receive_data, connection.request_id, data, self.stage.world.now)
             self.pump()
 
     def ended(self, connection: Connection) -> None:
@@ -186,7 +230,7 @@ class Driver(Generic[_M]):
         self._forget(connection)
         if not self.is_dead:
             self.stage.world.note(self.name, "gets the end of the answer")
-            self.machine.receive_eof(connection.request_id, self.stage.world.now)
+            self.call(self.machine.receive_eof, connection.request_id, self.stage.world.now)
             self.pump()
 
     def lost(self, connection: Connection, error: S2FramesError) -> None:
@@ -194,7 +238,8 @@ class Driver(Generic[_M]):
         self._forget(connection)
         if not self.is_dead:
             self.stage.world.note(self.name, "loses the connection", str(error))
-            self.machine.connection_lost(connection.request_id, error, self.stage.world.now)
+            now = self.stage.world.now
+            self.call(self.machine.connection_lost, connection.request_id, error, now)
             self.pump()
 
     def _forget(self, connection: Connection) -> None:

@@ -57,6 +57,8 @@ class Lane:
     sent: list[bytes] = field(factory=list)
     #: Its records in the stream without their repeats; the index is the dedupe sequence.
     records: list[SequencedRecord] = field(factory=list)
+    #: The dedupe sequences of its records and of their repeats, by where they are.
+    places: dict[int, int] = field(factory=dict)
     #: Its whole frames in the stream.
     frames: list[_Frame] = field(factory=list)
     #: The frames' indices by the dedupe sequences of their first records.
@@ -77,6 +79,7 @@ class Lane:
     def add(self, record: SequencedRecord, headers: Mapping[bytes, bytes]) -> None:
         """Take a record of the stream."""
         seq = int.from_bytes(headers[b"_dedupe_seq"], "big")
+        self.places[record.seq_num] = seq
         if seq < len(self.records):
             self._check_repeat(record, self.records[seq])
             return
@@ -170,7 +173,7 @@ class Delivery:
     progress: dict[str | None, int] = field(factory=dict)
     #: Ranges of records that were said to be gone.
     gaps: list[tuple[int, int]] = field(factory=list)
-    #: Where the frames start that were said to be lost.
+    #: Where the frames start that were said to be lost, or the copies of them that were read.
     lost: list[int] = field(factory=list)
     plain: dict[bytes, int] = field(factory=dict)
 
@@ -180,9 +183,10 @@ class Delivery:
             self.name, dict(self.progress), list(self.gaps), list(self.lost), dict(self.plain)
         )
 
-    def explains(self, frame: _Frame) -> bool:
+    def explains(self, lane: Lane, frame: _Frame) -> bool:
         """Whether a missing frame is accounted for."""
-        return any(place in self.lost for place in frame.places) or any(
+        numbers = range(frame.first_seq, frame.first_seq + frame.num_records)
+        return any(lane.places.get(place) in numbers for place in self.lost) or any(
             start <= place < end for place in frame.places for start, end in self.gaps
         )
 
@@ -288,6 +292,16 @@ class Oracle:
 
     # Readers
 
+    def note_given_up(self, delivery: Delivery, writer_id: str | None, start: int) -> None:
+        """A reader said that the frame at `start` was lost, for it had given it up: once each."""
+        self.check()
+        lane = self.lanes.get(writer_id or "")
+        if lane is None or b"_frame_records" not in dict(self.store.history[start].headers):
+            raise Broken(f"{delivery.name}: no frame of {writer_id} starts at {start}")
+        if lane.places.get(start) is None or start in delivery.lost:
+            raise Broken(f"{delivery.name}: the frame at {start} of {writer_id} is lost again")
+        delivery.lost.append(start)
+
     def note_delivered(
         self, delivery: Delivery, writer_id: str | None, payload: bytes, start: int, end: int
     ) -> None:
@@ -323,7 +337,7 @@ class Oracle:
         delivery.plain[payload] = start
 
     def _check_missing(self, delivery: Delivery, lane: Lane, index: int) -> None:
-        if not delivery.explains(lane.frames[index]):
+        if not delivery.explains(lane, lane.frames[index]):
             raise Broken(
                 f"{delivery.name}: message {index} of {lane.writer_id} at "
                 f"{lane.frames[index].places} is missing without a word"

@@ -12,6 +12,7 @@ from s2frames.events import (
     FrameDropped,
     FrameReceived,
     GapDetected,
+    SequenceGapDetected,
 )
 from s2frames.read import ReadProtocol
 from s2frames.retry import is_retryable
@@ -50,6 +51,8 @@ class Reader:
     _has_drops: bool = False
     # The last tail that it reached.
     _caught_up_at: int = 0
+    # How often it was cut off, as far as was seen.
+    _num_cut: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.delivery = Delivery(self.name)
@@ -120,14 +123,14 @@ class Reader:
         stage.sessions += 1
         if self._kept is not None:
             settings = evolve(settings, start=Checkpoint.from_json(self._kept))
-        self._events_left = None
+        self._events_left, self._num_cut = None, 0
         if self.is_restless and not self._is_last_life:
             self._events_left = self.random.randint(0, 12)
         self._records_delivered, self._has_drops = 0, False
         retry = settings.retry or stage.target.settings.retry
         self._patience = Patience(stage, retry, stage.world.now)
         machine = ReadProtocol(stage.target, settings, random=stage.chance.random)
-        self._driver = Driver(stage, self.name, machine, self._take_events)
+        self._driver = Driver(stage, self.name, machine, self._take_events, may_be_cut=True)
         stage.world.note(self.name, "begins")
         self._driver.pump()
 
@@ -136,8 +139,24 @@ class Reader:
         if driver is None:
             return False
         took = False
-        for event in driver.machine.events_received():
+        machine = driver.machine
+        offered: object = None
+        while True:
+            event = driver.call(machine.next_event)
+            self._check_offer(offered, event)
+            if event is None:
+                if self._was_cut(driver):
+                    continue
+                if offered is not None:
+                    raise Broken(f"{self.name}: {offered} was offered, and then nothing")
+                break
             took = True
+            if driver.is_cut_here():
+                offered = event
+                self._come_back(driver)
+                continue
+            offered = None
+            machine.event_taken()
             if isinstance(event, SessionEnded):
                 self._take_end(driver.machine, event)
                 return True
@@ -146,6 +165,22 @@ class Reader:
                 return True
         self._check_memory(driver.machine)
         return took
+
+    def _check_offer(self, offered: object, event: object) -> None:
+        """What was not taken must be offered again."""
+        if offered is not None and event is not None and event != offered:
+            raise Broken(f"{self.name}: {offered} was offered, and then {event}")
+
+    def _come_back(self, driver: Driver[ReadProtocol]) -> None:
+        """The user was cut off before the event was taken; a checkpoint is as of before it."""
+        self._was_cut(driver)
+        if self.random.randrange(2):
+            self._keep(driver.machine)
+
+    def _was_cut(self, driver: Driver[ReadProtocol]) -> bool:
+        """Whether the user was cut off since this was asked last."""
+        was_cut, self._num_cut = driver.num_cut != self._num_cut, driver.num_cut
+        return was_cut
 
     def _interrupt(self, driver: Driver[ReadProtocol]) -> bool:
         """Do something else now and then; tells whether no more events are to be taken."""
@@ -181,6 +216,10 @@ class Reader:
         elif isinstance(event, GapDetected):
             self.stage.world.note(self.name, "misses", f"{event.expected} to {event.actual}")
             self.delivery.gaps.append((event.expected, event.actual))
+        elif isinstance(event, SequenceGapDetected):
+            # Nobody's numbers jump, but where records were removed.
+            if not self.delivery.gaps:
+                raise Broken(f"{self.name}: {event}")
         elif isinstance(event, Retrying):
             self.stage.world.note(self.name, "tries again", str(event.error))
 
@@ -190,7 +229,9 @@ class Reader:
             event.reason is DropReason.SEQUENCE_GAP and self.delivery.gaps
         ):
             self.delivery.lost.append(event.start)
-        elif event.reason not in (DropReason.INCOMPLETE, DropReason.ORPHAN):
+        elif event.reason is DropReason.GIVEN_UP:
+            self.stage.oracle.note_given_up(self.delivery, event.writer_id, event.start)
+        elif event.reason.is_loss:
             raise Broken(f"{self.name}: {event.describe()}")
 
     def _check_memory(self, machine: ReadProtocol) -> None:

@@ -9,12 +9,14 @@ from attrs import define, field
 
 from s2frames.compression import Compression
 from s2frames.embedded import Service
+from s2frames.reader import DEFAULT_MAX_REREAD
 from s2frames.retry import Retry
 from s2frames.settings import AppendSettings, Endpoints, ReadSettings, Settings
 from s2frames.target import StreamTarget
 from simulation.commander import Commander
 from simulation.driver import Actor, Stage
 from simulation.faults import Faults
+from simulation.interruptions import Interruptions
 from simulation.invariants import Oracle, RecordingStore
 from simulation.network import Network
 from simulation.readers import Latest, Reader
@@ -27,8 +29,7 @@ __all__ = ["Failure", "Result", "Scenario", "build_stage", "run_seed"]
 _BASIN = "test-basin"
 _STREAM = "room/1"
 
-# Seconds after which everything must have come to its end. Below the ten minutes after which a
-# reader gives up the frame of a silent writer.
+# Seconds after which everything must have come to its end.
 _LIFETIME = 560.0
 
 # One message in so many scenarios takes several records: more than 1 MiB takes its time.
@@ -57,24 +58,38 @@ class Failure(AssertionError):
         self.trace = trace
 
 
-def build_stage(random: Random, faults: Faults, settings: Settings) -> Stage:
-    """A service with one stream, a network before it, and an oracle that watches."""
+def build_stage(
+    random: Random,
+    faults: Faults,
+    settings: Settings,
+    *,
+    is_uncapped: bool = False,
+    interruptions: Interruptions | None = None,
+) -> Stage:
+    """A service with one stream, a network before it, and an oracle that watches.
+
+    `is_uncapped`: records may have timestamps in the future.
+    """
     world = World(random)
     store = RecordingStore()
     service = Service(store, random=random.random)
-    _put(service, f"/v1/basins/{_BASIN}", world.now)
-    _put(service, "/v1/streams/room%2F1", world.now)
+    _put(service, f"/v1/basins/{_BASIN}", {}, world.now)
+    config = {"timestamping": {"uncapped": is_uncapped}}
+    _put(service, "/v1/streams/room%2F1", config, world.now)
     oracle = Oracle(store)
     world.check = oracle.check
     network = Network(world, service, faults.plan)
     target = StreamTarget(settings, _BASIN, _STREAM)
-    return Stage(world, network, oracle, target, Random(random.getrandbits(64)))
+    chance = Random(random.getrandbits(64))
+    return Stage(
+        world, network, oracle, target, chance, interruptions or Interruptions(random, 0, 1)
+    )
 
 
-def _put(service: Service, path: str, now: float) -> None:
+def _put(service: Service, path: str, body: object, now: float) -> None:
     headers = {"s2-basin": _BASIN, "content-type": "application/json"}
     exchange = service.open("PUT", path, headers, now)
-    exchange.receive_data(json.dumps({}).encode(), now)
+    exchange.receive_data(json.dumps(body).encode(), now)
     exchange.receive_eof(now)
     assert exchange.response is not None
     assert exchange.response.status == 201
@@ -101,7 +116,14 @@ class Scenario:
         cuts = random.randrange(3) > 0
         self.faults = Faults(random, percent, cuts, random.choice((0.0, 0.005, 0.05, 1.0)))
         self.heals_after = random.choice((0.5, 5.0, 30.0, 90.0, 200.0))
-        self.stage = build_stage(random, self.faults, self._settings())
+        is_uncapped = random.randrange(2) == 0
+        self.stage = build_stage(
+            random,
+            self.faults,
+            self._settings(),
+            is_uncapped=is_uncapped,
+            interruptions=self._interruptions(),
+        )
         self._cast()
 
     def run(self) -> Result:
@@ -145,6 +167,12 @@ class Scenario:
         self.stage.world.note("network", "heals")
 
     # The cast
+
+    def _interruptions(self) -> Interruptions:
+        # Tracing is slow: only some runs pay for it.
+        count = self.random.choice((0, 0, 2, 10))
+        pause = self.random.choice((20, 100))
+        return Interruptions(Random(self.random.getrandbits(64)), count, pause)
 
     def _settings(self) -> Settings:
         # gzip is slow: only some runs pay for it.
@@ -223,6 +251,7 @@ class Scenario:
             limit=random.choice((None, None, None, 4)),
             max_buffered_bytes=8 * 2**20,
             max_frame_bytes=2**22,
+            max_reread=random.choice((DEFAULT_MAX_REREAD, DEFAULT_MAX_REREAD, 3, 10, 30)),
         )
 
     def _writer_plan(self, settings: AppendSettings, *, is_plain: bool) -> WriterPlan:
@@ -239,6 +268,7 @@ class Scenario:
             sizes=sizes,
             max_pause=random.choice((0.001, 0.05, 1.0)),
             crashes=sorted(crashes),
+            has_own_timestamps=random.randrange(3) == 0,
             goes_on=random.randrange(4) > 0,
         )
 

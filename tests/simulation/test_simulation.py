@@ -61,6 +61,9 @@ def test_seeds_cover_what_can_happen() -> None:
         "fences",
         "trims before",
         "more may be",
+        "falls silent",
+        "is interrupted",
+        "after it had been given up",
     ):
         assert words in told, words
 
@@ -257,6 +260,25 @@ def test_a_message_that_is_never_delivered_is_noticed() -> None:
         oracle.note_reached_tail(delivery)
     delivery.gaps.append((4, 5))
     oracle.note_reached_tail(delivery)
+
+
+def test_a_frame_that_is_lost_to_silence_is_told_of_once() -> None:
+    oracle, _ = make_oracle()
+    # The second message, its head twice.
+    put(oracle, *ALL[:3], *ALL[1:])
+    delivery = Delivery("reader")
+    oracle.note_delivered(delivery, "w", PAYLOADS[0], 0, 1)
+    # Not another's loss explains it.
+    delivery.lost.append(0)
+    with pytest.raises(Broken, match=r"message 1 .* is missing without a word"):
+        oracle.note_delivered(delivery, "w", PAYLOADS[2], 6, 7)
+    with pytest.raises(Broken, match="no frame of w starts at 2"):
+        oracle.note_given_up(delivery, "w", 2)
+    # The copy that was read counts.
+    oracle.note_given_up(delivery, "w", 3)
+    oracle.note_delivered(delivery, "w", PAYLOADS[2], 6, 7)
+    with pytest.raises(Broken, match="the frame at 3 of w is lost again"):
+        oracle.note_given_up(delivery, "w", 3)
 
 
 def test_a_plain_message_out_of_order_or_repeated_is_noticed() -> None:

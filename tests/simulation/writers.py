@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -43,6 +44,9 @@ _UNARY = {
     "accept": PROTOBUF_CONTENT_TYPE,
 }
 
+# In milliseconds.
+_HOUR = 3_600_000
+
 
 @define(kw_only=True)
 class WriterPlan:
@@ -57,6 +61,8 @@ class WriterPlan:
     crashes: list[float]
     #: Whether it goes on, where it can, after a session gave up.
     goes_on: bool = True
+    #: Whether some of the messages have timestamps of their own.
+    has_own_timestamps: bool = False
 
 
 @define(eq=False)
@@ -114,10 +120,9 @@ class Writer:
             return
         payloads = [self._unsent.popleft() for _ in range(min(count, len(self._unsent)))]
         if len(payloads) == 1:
-            self._send(driver.machine, payloads[0])
+            self._send(driver.machine, self._message(payloads[0]), driver)
         elif payloads:
-            self._note_accepted(payloads)
-            driver.machine.send_many(payloads, now=self.stage.world.now)
+            self._insist(driver, payloads, partial(driver.machine.send_many, payloads))
         if self.random.randrange(4) == 0:
             driver.machine.flush()
         if not self._unsent:
@@ -164,11 +169,16 @@ class Writer:
             stage, settings.retry or stage.target.settings.retry, stage.world.now
         )
         driver = Driver(
-            stage, self.name, machine, self._take_events, settings.burst_batches is None
+            stage,
+            self.name,
+            machine,
+            self._take_events,
+            settings.burst_batches is None,
+            may_be_cut=True,
         )
         self._driver = driver
         for message in messages:
-            self._send(machine, message.payload)
+            self._send(machine, message, driver)
         if not self._unsent:
             machine.close()
         driver.pump()
@@ -182,9 +192,36 @@ class Writer:
 
         self.stage.world.after(self.random.random() * self.plan.max_pause, submit)
 
-    def _send(self, machine: AppendProtocol, payload: bytes) -> None:
-        self._note_accepted([payload])
-        machine.send(payload, now=self.stage.world.now)
+    def _message(self, payload: bytes) -> PendingMessage:
+        has_own = self.plan.has_own_timestamps and self.random.randrange(2) == 0
+        timestamp = _far_timestamp(self.stage, self.random) if has_own else None
+        return PendingMessage(payload, (), timestamp, 0, 0)
+
+    def _send(
+        self,
+        machine: AppendProtocol,
+        message: PendingMessage,
+        driver: Driver[AppendProtocol],
+    ) -> None:
+        self._insist(
+            driver,
+            [message.payload],
+            partial(machine.send, message.payload, message.headers, message.timestamp),
+        )
+
+    def _insist(
+        self, driver: Driver[AppendProtocol], payloads: list[bytes], send: Callable[..., object]
+    ) -> None:
+        """Have messages accepted, all or none at a time, however often that is cut off."""
+        machine = driver.machine
+        before = machine.accepted_messages
+        while machine.accepted_messages == before and not machine.is_over:
+            driver.call(send, now=self.stage.world.now)
+        num_accepted = machine.accepted_messages - before
+        if num_accepted not in (0, len(payloads)):
+            raise Broken(f"{self.name}: {num_accepted} of {len(payloads)} messages were accepted")
+        self._note_accepted(payloads[:num_accepted])
+        self._unsent.extendleft(reversed(payloads[num_accepted:]))
 
     def _note_accepted(self, payloads: list[bytes]) -> None:
         for payload in payloads:
@@ -201,8 +238,12 @@ class Writer:
         driver = self._driver
         if driver is None:
             return False
-        events = driver.machine.events_received()
-        for event in events:
+        machine, took = driver.machine, False
+        # An event is taken once it is dealt with.
+        while self._driver is driver and machine.events:
+            if driver.is_cut_here():
+                continue
+            event, took = machine.events[0], True
             if isinstance(event, FramesDurable):
                 self._take_durable(event)
             elif isinstance(event, Retrying):
@@ -212,8 +253,9 @@ class Writer:
                     self._is_in_doubt = True
             else:
                 self._take_end(driver.machine, event)
+            machine.events.popleft()
         self._check_memory(driver.machine)
-        return bool(events)
+        return took
 
     def _take_durable(self, event: FramesDurable) -> None:
         if event.first_frame != self._durable and event.num_frames:
@@ -357,12 +399,19 @@ class Writer:
             raise Broken(f"{self.name} was recovered as whole: {state.last_frame_is_whole}")
 
 
+def _far_timestamp(stage: Stage, random: Random) -> int:
+    """A timestamp far from when its record arrives."""
+    arrival = int(stage.world.now * 1000)
+    return random.choice((0, 1, arrival - _HOUR, arrival + _HOUR, 2**63))
+
+
 @define(eq=False)
 class Neighbour:
     """A writer that appends records one by one, as other libraries do, past the network.
 
     Its frames are of many small records, other writers' come in between, and now and then it takes
-    its last ones for lost and appends them again, or falls silent inside a frame for ever.
+    its last ones for lost and appends them again, or falls silent inside a frame: for a while, in
+    which others go on, or for ever.
     """
 
     stage: Stage
@@ -381,7 +430,8 @@ class Neighbour:
         for number in range(self.messages):
             payload = b"%s:%d:" % (self.name.encode(), number) + b"y" * self.random.randint(0, 30)
             lane.sent.append(payload)
-            writer.send(payload)
+            is_far = self.random.randrange(4) == 0
+            writer.send(payload, (), _far_timestamp(self.stage, self.random) if is_far else None)
         for batch in writer.batches_to_send(flush=True):
             self._records += batch.records
         if self.random.randrange(4) == 0:
@@ -403,4 +453,8 @@ class Neighbour:
         self._next += len(records)
         if self.random.randrange(8) == 0:
             self._next = max(0, self._next - self.random.randint(1, 4))
-        stage.world.after(self.random.random() * self.max_pause, self._append)
+        pause = self.random.random() * self.max_pause
+        if self._next < len(self._records) and self.random.randrange(12) == 0:
+            pause += self.random.choice((1.0, 5.0, 20.0))
+            stage.world.note(self.name, "falls silent", pause)
+        stage.world.after(pause, self._append)
