@@ -33,6 +33,7 @@ from s2frames.errors import (
     S2FramesError,
     ServiceError,
     TransportError,
+    copied,
 )
 from s2frames.records import SequencedRecord
 from s2frames.rest import MAX_ANSWER_BYTES, Call
@@ -246,7 +247,7 @@ class Operation(Generic[_T]):
         if not self.is_over:
             raise LocalProtocolError("the operation is not over")
         if self._error is not None:
-            raise self._error
+            raise copied(self._error)
         return self._result  # type: ignore[return-value]  # over without an error
 
     # What the adapter is to do

@@ -206,7 +206,9 @@ class Settings:
 class AppendSettings:
     """How an append session appends."""
 
-    #: Number the records, so that readers drop the repeats of a retried append.
+    #: Number the records, so that readers drop the repeats of a retried append. Without, a stream
+    #: is for one writer at a time: the records of several look alike, and parts of two messages may
+    #: be put together unnoticed.
     dedupe: bool = field(default=True, validator=_flag)
     #: Go on as a writer that there was before, from where `recover_writer` or `pending` say.
     resume: WriterState | None = None
@@ -301,7 +303,8 @@ class ReadSettings:
     until: int | None = field(default=None, validator=_u64)
     #: End before this sequence number.
     end: int | None = field(default=None, validator=_u64)
-    #: Drop the repeats of retried appends.
+    #: Drop the repeats of retried appends. Without, a stream is for one writer at a time, whose
+    #: appends were not repeated: parts of two messages may be put together unnoticed.
     dedupe: bool = field(default=True, validator=_flag)
     #: The largest message.
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES

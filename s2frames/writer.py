@@ -155,7 +155,8 @@ class FrameWriter:
     Args:
         writer_id: who writes, 1 to 256 UTF-8 bytes; None leaves the dedupe headers out. A new
             writer needs a new id (`make_writer_id`): under an id that was used before, readers
-            drop what starts over at 0 as repeats.
+            drop what starts over at 0 as repeats. Without headers a stream is for one writer at a
+            time: parts of two messages may be put together unnoticed.
         first_dedupe_seq: the dedupe sequence of the first record.
         chunk_size: body bytes of a record at most; less where the headers need the room.
         max_frame_bytes: the largest payload.

@@ -18,7 +18,7 @@ import trio
 from attrs import define, field, frozen
 from h2.exceptions import ProtocolError
 
-from s2frames.errors import LocalProtocolError, S2FramesError
+from s2frames.errors import LocalProtocolError, S2FramesError, copied
 from s2frames_trio.outgoing import Upload
 from s2frames_trio.receive_window import ReceiveWindow
 
@@ -193,7 +193,8 @@ class Http2Stream:
         if self._chunks:
             return self._take()
         if self._error is not None:
-            raise self._error
+            # What a connection was lost by is the error of all its streams.
+            raise copied(self._error)
         return None
 
     async def _wait(self, is_there: Callable[[], bool]) -> None:
@@ -230,7 +231,7 @@ class Http2Stream:
     def _failure(self) -> S2FramesError:
         if self._error is None:
             raise AssertionError("an answer is complete only after its head")
-        return self._error
+        return copied(self._error)
 
     # Ending
 

@@ -20,7 +20,13 @@ from attrs import define, field
 from h2.exceptions import ProtocolError
 from hpack.struct import HeaderTuple, NeverIndexedHeaderTuple
 
-from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError, TransportError
+from s2frames.errors import (
+    ConnectError,
+    LocalProtocolError,
+    S2FramesError,
+    TransportError,
+    copied,
+)
 from s2frames.http import SECRET_HEADERS, Request
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.connection_state import ConnectionState
@@ -83,7 +89,9 @@ class Opening:
         """The stream, for the one who asked to use and to reset. Raises why there is none."""
         if isinstance(self._outcome, Http2Stream):
             return self._outcome
-        raise self._outcome or AssertionError("it is still waiting")
+        if self._outcome is None:
+            raise AssertionError("it is still waiting")
+        raise copied(self._outcome)
 
     def cancel(self) -> None:
         """Be done with it: a stream that has come is reset. Idempotent."""

@@ -62,10 +62,17 @@ def _trace_call(frame: FrameType, _event: str, _argument: object) -> Any:
     return None if _current.lines is None else _current.lines.take_call(frame)
 
 
-def _trace_line(frame: FrameType, event: str, _argument: object) -> Any:
+def _trace_line(frame: FrameType, event: str, argument: Any) -> Any:
+    if event == "exception" and argument[0] is GeneratorExit:
+        # Nobody has it any more: whatever it raises now is ignored.
+        return _trace_nothing
     if event == "line" and _current.lines is not None:
         _current.lines.take_line(frame)
     return _trace_line
+
+
+def _trace_nothing(_frame: FrameType, _event: str, _argument: object) -> Any:
+    return _trace_nothing
 
 
 def _trace_spared(_frame: FrameType, event: str, _argument: object) -> Any:
