@@ -11,11 +11,14 @@ import pytest
 from attrs import define, field
 
 from drive import TARGET, Client, World
+from drive import whole as at_once
+from frames import numbered
 from interruption import Interruption, Place, sampled
-from s2frames.append import AppendProtocol
-from s2frames.errors import LocalProtocolError, Outcome, TransportError
+from s2frames.append import AppendProtocol, AppendState
+from s2frames.errors import LocalProtocolError, Outcome, TransportError, WriterConflict
 from s2frames.events import Appended, FrameReceived, FramesDurable
 from s2frames.read import ReadProtocol
+from s2frames.records import Record
 from s2frames.retry import Retry
 from s2frames.session import Action, OpenRequest, SessionEnded
 from s2frames.settings import AppendSettings, ReadSettings
@@ -143,6 +146,21 @@ def lose(play: Play) -> None:
     live(play)
 
 
+def meet_another(play: Play) -> None:
+    """The connection breaks before anything has arrived, and somebody appends as this writer."""
+    play.send(b"1")
+    play.send(b"2")
+    play.machine.flush()
+    appending = (AppendState.OPENING, AppendState.STREAMING)
+    play.world.cut = lambda size: 0 if play.machine.state in appending else size
+    play.world.run(lambda: play.machine.state in appending)
+    play.client.lose(TransportError("the cable was cut"))
+    play.world.cut = at_once
+    play.world.append(Record(b"other", numbered(0, "w")))
+    play.world.run(lambda: play.machine.is_over)
+    play.client._take_events()
+
+
 def check(play: Play) -> None:
     """Everything accepted is durable and told of: once, in order, and where it is."""
     where = play.interruption.where
@@ -199,6 +217,24 @@ def test_a_session_that_is_cut_off_at_any_line_goes_on(
         if options.get("exclusive"):
             found = [(frame.start, frame.end) for frame in play.read()]
             assert found == [(place.start, place.end) for place in play.durable], where
+
+
+def test_what_was_found_in_the_way_is_found_again() -> None:
+    options: dict[str, Any] = {"exclusive": True, "writer_id": "w", "first_dedupe_seq": 0}
+    meet_another(Play(NEVER, **options))
+    first = Play(NEVER, **options)
+    meet_another(first)
+    num_reads = len(first.client.requests)
+    for k in sampled(first.interruption.places):
+        play = Play(k, **options)
+        meet_another(play)
+        where = play.interruption.where
+        ended = play.client.events[-1]
+        assert isinstance(ended, SessionEnded), where
+        assert type(ended.error) is WriterConflict, where
+        assert ended.error.outcome is Outcome.NOT_APPLIED, where
+        assert len(play.client.requests) <= num_reads + 2, where
+        assert play.machine.durable_messages == 0
 
 
 def test_what_must_not_be_sent_twice_ends_with_an_error_if_something_was_sent() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -9,10 +10,11 @@ from anyio.abc import TaskStatus
 
 from httpx_adapter.gates import AsyncGate, AsyncLosing
 from s2frames import Appended, LocalProtocolError, Outcome, TransportError
+from s2frames.retry import Retry
 from s2frames.session import Retrying
 from s2frames_httpx import AsyncAppendSession, AsyncClient, AsyncEmbeddedTransport, AsyncStream
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
-from scenes import ASYNC_FLAVOURS, ASYNC_SCENES, World
+from scenes import ASYNC_FLAVOURS, ASYNC_SCENES, Flavour, World
 
 every_scene = pytest.mark.parametrize("s2", ASYNC_SCENES, indirect=True, ids=str)
 on_both = pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True, ids=str)
@@ -328,3 +330,76 @@ async def test_appends_wait_while_enough_messages_wait() -> None:
         service.gate.opened.set()
     assert session.durable_messages == num_tasks
     await session.close()
+
+
+# What a user of asyncio cancels with, and a user of anyio
+
+
+async def cancel_natively(call: Call, reached: anyio.Event) -> None:
+    task = asyncio.ensure_future(call())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def cancel_by_wait_for(call: Call, reached: anyio.Event) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(call(), 0.01)
+    assert reached.is_set()
+
+
+async def cancel_by_timeout(call: Call, reached: anyio.Event) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await call()
+    assert reached.is_set()
+
+
+async def cancel_by_scope(call: Call, reached: anyio.Event) -> None:
+    async with anyio.create_task_group() as group:
+        scope = await start(group, call)
+        await reached.wait()
+        scope.cancel()
+
+
+WAYS: dict[str, Callable[[Call, anyio.Event], Coroutine[Any, Any, None]]] = {
+    "task.cancel": cancel_natively,
+    "wait_for": cancel_by_wait_for,
+    "asyncio.timeout": cancel_by_timeout,
+    "cancel scope": cancel_by_scope,
+}
+CANCELLED = [
+    pytest.param(flavour, way, id=f"{flavour.value}, {way}")
+    for flavour in ASYNC_FLAVOURS
+    for way in WAYS
+    if flavour is Flavour.ASYNCIO or way == "cancel scope"
+]
+
+
+@pytest.mark.parametrize(("flavour", "way"), CANCELLED, indirect=["flavour"])
+@pytest.mark.parametrize("call", ["append", "append_many", "flush"])
+@pytest.mark.usefixtures("flavour")
+async def test_what_was_accepted_by_a_call_that_is_cancelled_becomes_durable(
+    way: str, call: str
+) -> None:
+    service = await Service().make()
+    told: list[Retrying] = []
+    # An attempt that was counted for a cancellation would be the end.
+    session = service.gated.append_session(retry=Retry(max_attempts=1), on_retry=told.append)
+    calls: dict[str, Call] = {
+        "append": lambda: session.append(b"a"),
+        "append_many": lambda: session.append_many([b"a"]),
+        "flush": session.flush,
+    }
+    num_tries = 3 if call != "flush" else 1
+    for _ in range(num_tries):
+        service.gate.reached = anyio.Event()
+        if call == "flush":
+            session._outbox.put(b"a", now=0.0)
+        await WAYS[way](calls[call], service.gate.reached)
+    service.gate.opened.set()
+    await session.append(b"z")
+    await session.close()
+    assert told == []
+    assert await service.read_all() == [b"a"] * num_tries + [b"z"]
