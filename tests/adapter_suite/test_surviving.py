@@ -157,6 +157,40 @@ async def test_a_read_goes_on_at_the_next_record(s2: World, keep_bytes: int | No
     }
 
 
+@embedded
+@pytest.mark.parametrize("form", ["messages", "frames", "batches"])
+async def test_an_on_retry_that_raises_costs_no_message_of_a_read(s2: World, form: str) -> None:
+    messages = [b"%d" % n * 1000 for n in range(100)]
+    async with s2.stream.append_session() as session:
+        await session.append_many(messages)
+    told: list[Retrying] = []
+
+    def fail(retrying: Retrying) -> None:
+        told.append(retrying)
+        raise KeyError(len(told))
+
+    received: list[bytes] = []
+    raised: list[object] = []
+    async with (
+        s2.losing_client({0, 2}, 20_000) as client,
+        stream_of(client, s2).read_session(on_retry=fail) as reading,
+    ):
+        items = aiter(reading if form == "messages" else getattr(reading, form)())
+        while True:
+            try:
+                item = await anext(items)
+            except KeyError as error:
+                raised += error.args
+                continue
+            except StopAsyncIteration:
+                break
+            received += {"messages": [item], "batches": item}.get(form) or [item.message]
+    assert received == messages
+    # Each was told once, and what it raised came out of the call.
+    assert raised == list(range(1, len(told) + 1))
+    assert told
+
+
 # When to stop
 
 

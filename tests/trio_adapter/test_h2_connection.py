@@ -515,6 +515,18 @@ async def test_a_peer_that_leaves_in_anger() -> None:
         assert "ENHANCE_YOUR_CALM" in str(error)
 
 
+async def test_each_stream_of_a_lost_connection_has_an_error_of_its_own() -> None:
+    async with connected() as (connection, peer):
+        streams = [(await open_stream(connection, peer))[0] for _ in range(3)]
+        await peer.stream.aclose()
+        errors = [await failure_of(stream) for stream in (*streams, *streams)]
+        assert len({id(error) for error in errors}) == 6
+        assert len({str(error) for error in errors}) == 1
+        # What one session says of its attempts is not another one's.
+        errors[0].attempts = 7
+        assert (await failure_of(streams[1])).attempts is None
+
+
 async def test_a_goaway_ends_a_connection_without_streams() -> None:
     async with connected() as (connection, peer):
         await peer.send(GoAwayFrame(0, last_stream_id=0, error_code=77))
