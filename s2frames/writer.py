@@ -400,8 +400,9 @@ class FrameWriter:
         self, batch: Batch, num_left: int, open_records: int, queued: tuple[int, int]
     ) -> None:
         """`batch` is there: the queue goes on after it, with so many items."""
-        while len(self._queue) > num_left:
-            self._queue.popleft()
+        drop = self._queue.popleft
+        for _ in range(len(self._queue) - num_left):
+            drop()
         if open_records:
             batch.frame_continued.cut_records = open_records
         if not self._unacked or self._unacked[-1] is not batch:
@@ -665,14 +666,15 @@ class FrameWriter:
         for item in items:
             if seq == last_seq:
                 break
-            if isinstance(item, _Frame):
-                frame = item
+            # What most of them are, by the cheapest test.
+            if type(item) is not bytes:
+                frame = cast("_Frame", item)
                 break
-            size = overhead + len(item)
-            if size > left:
+            size = len(item)
+            if overhead + size > left:
                 break
-            left -= size
-            before, after = single(len(item))
+            left -= overhead + size
+            before, after = single(size)
             parts += (before, encode_seq(seq), after, item)
             seq += 1
         taken = seq - first_seq
