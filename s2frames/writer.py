@@ -145,6 +145,10 @@ class _Cut:
     long_frames: list[_Frame] = field(factory=list)
 
 
+def _accepting() -> None:
+    """What is being changed while payloads are put into the queue: its numbers."""
+
+
 class FrameWriter:
     """Turns messages' payloads into batches of records, and acks into durable ranges.
 
@@ -226,7 +230,8 @@ class FrameWriter:
     @property
     def next_dedupe_seq(self) -> int:
         """The dedupe sequence that the next payload's first record gets."""
-        self._mend()
+        if self._change is not None:
+            self._mend()
         return self._next_cut_seq + self._queued_records
 
     @property
@@ -376,7 +381,10 @@ class FrameWriter:
     def _mend(self) -> None:
         """Carry out what was to change, or what was cut off in doing so."""
         if self._change is not None:
-            self._change()
+            if self._change is _accepting:
+                self._count_queue()
+            else:
+                self._change()
             self._change = None
 
     def _count_queue(self) -> None:
@@ -598,7 +606,7 @@ class FrameWriter:
         return _Frame(payload, headers, timestamp, head_bytes, chunk_bytes, 1 + further, metered)
 
     def _enqueue(self, item: bytes | _Frame, num_records: int, metered: int) -> None:
-        self._change = self._count_queue
+        self._change = _accepting
         self._queue.append(item)
         self._queued_records += num_records
         self._queued_bytes += metered
@@ -608,7 +616,7 @@ class FrameWriter:
         self, items: Sequence[bytes | _Frame], num_records: int, metered: int
     ) -> range:
         first = self.next_frame
-        self._change = self._count_queue
+        self._change = _accepting
         self._queue.extend(items)
         self._queued_records += num_records
         self._queued_bytes += metered
@@ -666,12 +674,11 @@ class FrameWriter:
         for item in items:
             if seq == last_seq:
                 break
-            # What most of them are, by the cheapest test.
             if type(item) is not bytes:
                 frame = cast("_Frame", item)
                 break
             size = len(item)
-            if overhead + size > left:
+            if left < overhead + size:
                 break
             left -= overhead + size
             before, after = single(size)

@@ -205,11 +205,14 @@ async def test_a_connection_that_is_closed_early(flavour: Flavour, work: Work, d
     assert isinstance(error, (TransportError, RemoteProtocolError))
 
 
-async def test_an_error_that_breaks_off(flavour: Flavour) -> None:
-    data = head("500 Internal Server Error", "content-length: 100") + b"{"
-    error = await error_with(says(data), flavour, call)
+@every_work
+@pytest.mark.parametrize("status", [404, 500])
+async def test_an_error_that_breaks_off(flavour: Flavour, work: Work, status: int) -> None:
+    data = head(f"{status} No", "content-length: 100") + b"{"
+    error = await error_with(says(data), flavour, work)
     assert isinstance(error, ServiceError)
-    assert (error.status, error.is_incomplete) == (500, True)
+    assert (error.status, error.is_incomplete) == (status, True)
+    assert isinstance(error.__cause__, TransportError)
 
 
 @every_work
