@@ -207,12 +207,13 @@ class Actor:
 def check_explained(error: S2FramesError) -> None:
     """Raise what neither broken connections nor conditions that do not hold explain.
 
-    A body that ends too early while the way back is whole is bad to the server.
+    A body that ends too early while the way back is whole is bad to the server. And the body of a
+    refusal may be what broke off, over and over.
     """
     codes = ("bad_frame", "bad_proto")
-    is_cut_body = isinstance(error, errors.ServiceError) and error.code in codes
+    is_cut = isinstance(error, errors.ServiceError) and (error.code in codes or error.is_incomplete)
     expected = (errors.TransportError, errors.AppendConditionFailed)
-    if not (is_cut_body or isinstance(error, expected)):
+    if not (is_cut or isinstance(error, expected)):
         raise error
 
 
