@@ -136,11 +136,16 @@ async def test_reading_goes_on_after_an_interruption_anywhere(
     wanted = MESSAGES[: options.get("limit")]
     assert await read(s2, form, seen, **options) == wanted
     assert len(seen.places) > 500
+    num_missed = num_hit = 0
     for k in sampled(seen.places):
         if not is_chosen(s2.flavour, k, seen.places[k - 1]):
             continue
         interruption = Interruption(k, PACKAGES, spared(s2.flavour))
         got = await read(s2, form, interruption, **options)
-        assert interruption.where is not None
-        assert interruption.came_out, interruption.where
         assert got == wanted, (interruption.where, k)
+        # A run may have some lines less than the first one: a wait less, or what is made once.
+        num_missed += interruption.where is None
+        num_hit += interruption.came_out
+        assert interruption.came_out or interruption.where is None, interruption.where
+    assert num_hit > 100
+    assert num_missed <= num_hit // 10
