@@ -191,6 +191,33 @@ async def test_an_on_retry_that_raises_costs_no_message_of_a_read(s2: World, for
     assert told
 
 
+@embedded
+async def test_batches_before_the_error_that_ends_a_session_are_handed_out(s2: World) -> None:
+    messages = [b"%d" % n * 1000 for n in range(1000)] + [b"x" * 2_500_000, b"last"]
+    async with s2.stream.append_session() as session:
+        await session.append_many(messages)
+    received: list[bytes] = []
+    async with (
+        s2.losing_client({0}, 2_000_000) as client,
+        stream_of(client, s2).read_session(retry=Retry(max_attempts=1)) as reading,
+    ):
+        batches = aiter(reading.batches())
+        error: TransportError | None = None
+        while error is None:
+            try:
+                batch = await anext(batches)
+            except TransportError as raised:
+                error = raised
+            else:
+                assert batch
+                received += batch
+        assert "the answer is lost" in str(error)
+        checkpoint = reading.checkpoint()
+    assert 0 < len(received) < len(messages)
+    async with s2.stream.read_session(start=checkpoint) as rest:
+        assert received + [message async for message in rest] == messages
+
+
 # When to stop
 
 
