@@ -129,6 +129,10 @@ class Lines:
 
     def take_call(self, frame: FrameType) -> Any:
         """A call of something: what is to be told of its lines."""
+        if frame.f_code.co_name == "__del__":
+            # It runs whenever the collector does, and what it raises is ignored.
+            self._num_spared += 1
+            return _trace_spared
         path = frame.f_code.co_filename
         if path not in self._names:
             is_ours = path.startswith(self._directories)
