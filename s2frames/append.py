@@ -451,6 +451,7 @@ class AppendProtocol(Mendable):
             self._response = Response(SESSION_CONTENT_TYPE)
             request = self._target.append_request()
         self._actions.append(OpenRequest(self._request_id, request, self._needs_new_connection))
+        self._needs_new_connection = False
 
     @property
     def _is_unary(self) -> bool:
@@ -520,6 +521,7 @@ class AppendProtocol(Mendable):
             random=self._random,
             retry=retry,
             request_ids=self._request_ids,
+            on_new_connection=self._needs_new_connection,
         )
 
     def _follow_operation(self) -> None:
@@ -532,6 +534,7 @@ class AppendProtocol(Mendable):
         if not operation.is_over:
             return
         self._operation = None
+        self._needs_new_connection = operation.needs_new_connection
         # Its last request may still be open.
         self._actions += operation.abort()
         try:

@@ -46,6 +46,7 @@ from s2frames.session import (
     OpenRequest,
     Response,
     Retrying,
+    leaves_connection,
     transition,
 )
 from s2frames.settings import LIVENESS_TIMEOUT, Settings
@@ -196,6 +197,7 @@ class Operation(Generic[_T]):
         random: floats from 0 up to, not including, 1; for the delays.
         retry: how long to keep trying, if not as `settings` say.
         request_ids: where the numbers of requests come from.
+        on_new_connection: whether what was asked before leaves its connection.
     """
 
     def __init__(
@@ -206,6 +208,7 @@ class Operation(Generic[_T]):
         random: Callable[[], float],
         retry: Retry | None = None,
         request_ids: Iterator[int] | None = None,
+        on_new_connection: bool = False,
     ) -> None:
         check_type("plan", plan, Generator)
         check_type("settings", settings, Settings)
@@ -229,6 +232,7 @@ class Operation(Generic[_T]):
         # From when the plan's code runs until what came of it is noted.
         self._is_in_plan = False
         self._deadline: float | None = None
+        self._needs_new_connection = on_new_connection
         self._result: _T | None = None
         self._error: S2FramesError | None = None
 
@@ -241,6 +245,11 @@ class Operation(Generic[_T]):
     def is_over(self) -> bool:
         """Whether there is a result, or an error instead."""
         return self._state is OperationState.OVER
+
+    @property
+    def needs_new_connection(self) -> bool:
+        """Whether what is asked next leaves the last connection, which has not answered since."""
+        return self._needs_new_connection
 
     def result(self) -> _T:
         """What the plan returned. Raises the error that it ended in."""
@@ -298,7 +307,8 @@ class Operation(Generic[_T]):
         else:
             query = {"seq_num": self._position, "count": step.end - self._position}
             request = step.target.read_request(query)
-        self._actions += (OpenRequest(self._request_id, request), EndData(self._request_id))
+        opening = OpenRequest(self._request_id, request, self._needs_new_connection)
+        self._actions += (opening, EndData(self._request_id))
         self._deadline = now + self._settings.connect_timeout + self._settings.request_timeout
 
     def abort(self) -> list[Action]:
@@ -324,6 +334,7 @@ class Operation(Generic[_T]):
         if attempt is None:
             return
         self._budget.note_answer()
+        self._needs_new_connection = False
         self._guard(lambda: self._begin_answer(attempt, status, headers), now)
 
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
@@ -481,6 +492,7 @@ class Operation(Generic[_T]):
         may_repeat = self._may_repeat(error) and not self._is_in_plan
         delay = self._budget.next_delay(error, now) if may_repeat else None
         self._is_in_doubt = self._is_in_doubt or not is_definite(error)
+        self._needs_new_connection = leaves_connection(error)
         self._close_attempt()
         if delay is None:
             self._fail_step(error)

@@ -613,6 +613,7 @@ class ReadProtocol(Mendable):
             random=self._random,
             retry=self._retry,
             request_ids=self._request_ids,
+            on_new_connection=self._needs_new_connection,
         )
 
     def _follow_operation(self) -> None:
@@ -621,6 +622,7 @@ class ReadProtocol(Mendable):
         if operation is None or not operation.is_over:
             return
         self._operation = None
+        self._needs_new_connection = operation.needs_new_connection
         self._actions += operation.data_to_send(self._now)
         # What it has to tell comes before what the session has.
         self._batch = iter(operation.events_received())

@@ -16,8 +16,9 @@ from typing import Protocol, TypeVar
 from attrs import define, field, frozen
 
 from s2frames.error_bodies import parse_error
-from s2frames.errors import RemoteProtocolError, S2FramesError, TransportError
+from s2frames.errors import RemoteProtocolError, S2FramesError, ServiceError, TransportError
 from s2frames.http import Request
+from s2frames.retry import is_retryable
 from s2frames.s2s import Message, MessageDecoder, Terminal
 from s2frames.target import SESSION_CONTENT_TYPE
 
@@ -30,6 +31,7 @@ __all__ = [
     "Retrying",
     "SendData",
     "SessionEnded",
+    "leaves_connection",
     "transition",
 ]
 
@@ -46,7 +48,8 @@ class OpenRequest:
 
     request_id: int
     request: Request
-    #: Whether it should have a connection that was not in use before: the service wishes so.
+    #: Whether it should have a connection made after the one of the request before: the service
+    #: wishes so, or `leaves_connection` says so of what that came to.
     on_new_connection: bool = False
 
 
@@ -73,6 +76,15 @@ class CloseRequest:
 
 
 Action = OpenRequest | SendData | EndData | CloseRequest
+
+
+def leaves_connection(error: S2FramesError) -> bool:
+    """Whether what follows an attempt that ended in `error` is to have another connection.
+
+    A connection may be open, and answer nothing or only errors, while the service is well. Only an
+    answer that would be the same everywhere says nothing against it.
+    """
+    return not isinstance(error, ServiceError) or is_retryable(error)
 
 
 @frozen

@@ -712,6 +712,33 @@ def test_every_attempt_after_a_failure_is_on_a_new_connection() -> None:
     line.answer(acks(1))
 
 
+def test_so_is_every_attempt_of_what_a_session_asks_by_itself() -> None:
+    line = Line(b"a", exclusive=True)
+    assert not opening(line.sent).on_new_connection
+    # Nothing comes of it.
+    line.wait()
+    assert opening(line.wait()).on_new_connection
+    line.reply(200, TAIL % 7)
+    # That one has answered.
+    assert not opening(line.sent).on_new_connection
+
+
+def test_a_question_leaves_no_connection_that_has_answered() -> None:
+    line = Exclusive()
+    line.retry()
+    line.answer(mismatch(6))
+    # The refusal came over the new one.
+    assert not opening(line.sent).on_new_connection
+
+
+def test_a_session_leaves_the_connection_that_its_last_question_failed_on() -> None:
+    line = Exclusive()
+    line.retry()
+    line.answer(mismatch(6))
+    line.wait()
+    assert opening(line.wait()).on_new_connection
+
+
 # While it waits
 
 

@@ -325,7 +325,8 @@ def test_one_request_is_open_at_a_time() -> None:
     operation.connection_lost(1, TransportError("lost"), 5.0)
     assert operation.data_to_send(5.0) == [CloseRequest(1)]
     operation.handle_timeout(5.1)
-    assert operation.data_to_send(5.1) == [OpenRequest(2, ECHO.request), EndData(2)]
+    again = OpenRequest(2, ECHO.request, on_new_connection=True)
+    assert operation.data_to_send(5.1) == [again, EndData(2)]
 
 
 # Giving up
@@ -509,7 +510,8 @@ def test_a_delay_that_is_cut_off_lasts_as_long_as_before() -> None:
         assert operation.next_timeout() == 0.1
         assert operation.data_to_send(0.05) == [CloseRequest(1)]
         operation.handle_timeout(0.1)
-        assert operation.data_to_send(0.1)[0] == OpenRequest(2, ECHO.request)
+        again = OpenRequest(2, ECHO.request, on_new_connection=True)
+        assert operation.data_to_send(0.1)[0] == again
 
 
 def test_an_effect_that_was_cut_off_is_in_doubt() -> None:
@@ -913,6 +915,73 @@ def test_events_tell_of_each_retry() -> None:
     operation = started(ask(ECHO))
     operation.connection_lost(1, error, 1.0)
     assert operation.events_received() == [Retrying(error, 1, 0.1)]
+
+
+# Which connection
+
+
+def opened(operation: Operation[Any], now: float) -> OpenRequest:
+    (action,) = [a for a in operation.data_to_send(now) if isinstance(a, OpenRequest)]
+    return action
+
+
+def time_out(operation: Operation[Any]) -> None:
+    operation.handle_timeout(DEADLINE)
+
+
+def lose(operation: Operation[Any]) -> None:
+    operation.connection_lost(1, TransportError("lost"), DEADLINE)
+
+
+def refuse_for_now(operation: Operation[Any]) -> None:
+    operation.receive_response(1, 503, {}, DEADLINE)
+    operation.receive_data(1, UNAVAILABLE, DEADLINE)
+    operation.receive_eof(1, DEADLINE)
+
+
+@pytest.mark.parametrize("fail", [time_out, lose, refuse_for_now])
+def test_what_is_tried_again_leaves_its_connection(fail: Callable[[Operation[Any]], None]) -> None:
+    def plan() -> Plan[None]:
+        yield from ask(ECHO)
+        yield from ask(ECHO)
+
+    operation = operation_of(plan())
+    assert not opened(operation, 0.0).on_new_connection
+    fail(operation)
+    operation.handle_timeout(DEADLINE + 1)
+    assert operation.needs_new_connection
+    assert opened(operation, DEADLINE + 1).on_new_connection
+    # That one answers, and is as good as any other.
+    operation.receive_response(2, 200, {}, DEADLINE + 1)
+    operation.receive_eof(2, DEADLINE + 1)
+    assert not operation.needs_new_connection
+    assert not opened(operation, DEADLINE + 1).on_new_connection
+
+
+def test_so_does_what_a_plan_asks_after_an_error_without_an_answer() -> None:
+    def plan(error: S2FramesError) -> Plan[None]:
+        with suppress(type(error)):
+            yield from ask(ECHO)
+        yield from ask(ECHO)
+
+    silent = operation_of(plan(TransportError("lost")), retry=Retry(max_attempts=1))
+    assert not opened(silent, 0.0).on_new_connection
+    time_out(silent)
+    assert opened(silent, DEADLINE).on_new_connection
+
+    told = operation_of(plan(ServiceError(404, None, "")), retry=Retry(max_attempts=1))
+    opened(told, 0.0)
+    told.receive_response(1, 404, {}, 0.0)
+    told.receive_eof(1, 0.0)
+    # Another connection would say the same.
+    assert not opened(told, 0.0).on_new_connection
+
+
+def test_who_begins_an_operation_may_be_leaving_a_connection() -> None:
+    operation = operation_of(ask(ECHO), on_new_connection=True)
+    assert opened(operation, 0.0).on_new_connection
+    operation.receive_response(1, 200, {}, 0.0)
+    assert not operation.needs_new_connection
 
 
 # Errors whose body does not come to its end

@@ -52,6 +52,14 @@ def step_until_reading(client: Client[ReadProtocol]) -> None:
         assert client.step()
 
 
+def test_a_search_leaves_a_connection_that_answers_nothing() -> None:
+    machine = make(last=2)
+    assert not opened_by(machine).on_new_connection
+    # Nothing comes of it.
+    wait(machine)
+    assert opened_by(machine, wait(machine)).on_new_connection
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 100])
 @pytest.mark.parametrize("last", [1, 2, 5, 6, 1000])
 def test_the_last_messages_of_a_stream(count: int, last: int) -> None:
