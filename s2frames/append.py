@@ -39,6 +39,7 @@ from s2frames.errors import (
 from s2frames.events import FramesDurable
 from s2frames.mending import Mendable, whole
 from s2frames.operation import Operation, ask
+from s2frames.pace import Pace
 from s2frames.read_back import read_back
 from s2frames.reconcile import Finding, Reconciliation
 from s2frames.records import Header
@@ -207,13 +208,14 @@ class AppendProtocol(Mendable):
         self._request_id = 0
         self._response = Response(SESSION_CONTENT_TYPE)
         self._body_is_complete = False
-        # Bytes of its body given out and taken by the transport, and where each unacked batch ends.
-        self._sent_bytes = 0
-        self._accepted_bytes = 0
+        # How far its body is, and where in it each unacked batch ends.
+        self._pace = Pace()
         self._batch_ends: deque[int] = deque()
-        # When the oldest batch must be acked; when the transport must have taken more bytes.
+        # When the oldest batch must be acked, when the transport must have taken more bytes, and
+        # how many seconds they have for it.
         self._deadline: float | None = None
         self._stall_deadline: float | None = None
+        self._ack_seconds = self._stall_seconds = 0.0
         # When the next attempt is due.
         self._retry_at: float | None = None
         # Below which dedupe sequence a connection that was lost may have brought in what is not
@@ -404,7 +406,6 @@ class AppendProtocol(Mendable):
     @whole
     def handle_timeout(self, now: float) -> None:
         """Act on a deadline, if one has passed."""
-        timeout = self._target.settings.request_timeout
         if self._operation is not None:
             self._operation.handle_timeout(now)
             self._follow_operation()
@@ -412,11 +413,11 @@ class AppendProtocol(Mendable):
             self._retry_at = None
             self._move(AppendInput.TIME)
         elif self._deadline is not None and now >= self._deadline:
-            self._fail_attempt(TransportError(f"no ack came within {timeout:g} s of sending"), now)
+            words = f"no ack came within {round(self._ack_seconds, 1):g} s of sending"
+            self._fail_attempt(TransportError(words), now)
         elif self._stall_deadline is not None and now >= self._stall_deadline:
-            self._fail_attempt(
-                TransportError(f"the connection took no bytes for {timeout:g} s"), now
-            )
+            words = f"the connection took no bytes for {round(self._stall_seconds, 1):g} s"
+            self._fail_attempt(TransportError(words), now)
         linger = self._linger_deadline()
         if linger is not None and now >= linger:
             self._is_flushing = True
@@ -441,9 +442,10 @@ class AppendProtocol(Mendable):
         self._move(AppendInput.SEND)
         self._request_id = next(self._request_ids)
         self._body_is_complete = self._is_leaving = self._is_acked = False
-        self._sent_bytes = self._accepted_bytes = 0
+        self._pace.begin()
         settings = self._target.settings
-        self._stall_deadline = now + settings.connect_timeout + settings.request_timeout
+        self._stall_seconds = settings.connect_timeout + settings.request_timeout
+        self._stall_deadline = now + self._stall_seconds
         if self._is_unary:
             self._response = Response(PROTOBUF_CONTENT_TYPE)
             request = self._target.unary_append_request()
@@ -482,15 +484,15 @@ class AppendProtocol(Mendable):
         elif batches:
             self._waiting_since = now
         for batch in batches:
-            self._send_batch(batch)
+            self._send_batch(batch, now)
         if batches and self._stall_deadline is None:
             self._time_sending(now)
 
-    def _send_batch(self, batch: Batch) -> None:
+    def _send_batch(self, batch: Batch, now: float) -> None:
         wire = batch.wire
         data = [wire] if self._is_unary else encode_message(wire, self._compression)
-        self._sent_bytes += sum(map(len, data))
-        self._batch_ends.append(self._sent_bytes)
+        self._pace.give(sum(map(len, data)), now)
+        self._batch_ends.append(self._pace.given)
         self._actions.append(SendData(self._request_id, data))
 
     # Requests that are no appends
@@ -582,7 +584,7 @@ class AppendProtocol(Mendable):
     def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
         """The transport took `num_bytes` more of the request's body."""
         if self._is_current(request_id):
-            self._accepted_bytes += num_bytes
+            self._pace.take(num_bytes, now)
             if num_bytes:
                 self._time_sending(now)
             self._time_acks(now, only_if_untimed=True)
@@ -649,7 +651,8 @@ class AppendProtocol(Mendable):
         self._response.receive_head(status, headers)
         if self._response.kind is Answer.ERROR:
             # The service may never take the rest of the body; what it says is awaited all the same.
-            self._deadline = now + self._target.settings.request_timeout
+            self._ack_seconds = self._target.settings.request_timeout
+            self._deadline = now + self._ack_seconds
             self._stall_deadline = None
         else:
             self._budget.note_answer()
@@ -673,8 +676,10 @@ class AppendProtocol(Mendable):
     def _receive_ack(self, body: bytes, now: float) -> None:
         self._writer.receive_ack(decode_append_ack(body))
         self._is_acked = True
+        self._pace.ack(self._batch_ends[0], now)
         self._batch_ends.popleft()
         self._take_durable()
+        self._time_sending(now)
         self._time_acks(now, only_if_untimed=False)
 
     def _take_durable(self) -> None:
@@ -713,25 +718,27 @@ class AppendProtocol(Mendable):
     # Deadlines
 
     def _time_sending(self, now: float) -> None:
-        """Give the transport time to take more bytes, as long as there are any."""
-        is_sending = self._accepted_bytes < self._sent_bytes
-        timeout = self._target.settings.request_timeout
-        self._stall_deadline = now + timeout if is_sending else None
+        """Give the transport time to take more bytes, as long as there are any: see `pace`."""
+        held = self._pace.held_seconds
+        self._stall_seconds = held + self._target.settings.request_timeout
+        self._stall_deadline = None if self._pace.is_taken else now + self._stall_seconds
 
     def _time_acks(self, now: float, *, only_if_untimed: bool) -> None:
-        """Time the oldest batch from when all of it was sent, or the one before it was acked.
+        """Time the oldest batch, once all of it was sent: see `pace`.
 
         Of a burst nothing is read before all of it was sent, so that it is timed from then on. When
         everything is acked, the end of the answer is timed.
         """
         if only_if_untimed and self._deadline is not None:
             return
-        oldest_end = self._batch_ends[0] if self._batch_ends else self._sent_bytes
-        end = self._sent_bytes if self._settings.burst_batches is not None else oldest_end
+        given = self._pace.given
+        oldest_end = self._batch_ends[0] if self._batch_ends else given
+        end = given if self._settings.burst_batches is not None else oldest_end
         is_awaited = bool(self._batch_ends) or self._body_is_complete
-        is_sent = self._accepted_bytes >= end
-        timeout = self._target.settings.request_timeout
-        self._deadline = now + timeout if is_sent and is_awaited else None
+        is_sent = self._pace.taken >= end
+        crossing = self._pace.seconds_to_cross(oldest_end, now)
+        self._ack_seconds = crossing + self._target.settings.request_timeout
+        self._deadline = now + self._ack_seconds if is_sent and is_awaited else None
 
     def _untime(self) -> None:
         self._deadline = self._stall_deadline = self._retry_at = None
@@ -755,6 +762,7 @@ class AppendProtocol(Mendable):
             return
         self._note_doubt(error)
         self._carries_one = not (self._is_acked or isinstance(error, ServiceError))
+        self._pace.forget()
         self._rest_request(AppendInput.RETRY)
         self._writer.connection_lost()
         self._needs_new_connection = True

@@ -35,6 +35,7 @@ from s2frames.errors import (
     TransportError,
     copied,
 )
+from s2frames.pace import MIN_RATE, answer_deadline
 from s2frames.records import SequencedRecord
 from s2frames.rest import MAX_ANSWER_BYTES, Call
 from s2frames.retry import Retry, RetryBudget, is_definite, is_effect_free, is_retryable
@@ -177,6 +178,9 @@ class _Attempt:
     headers: Mapping[str, str] = field(factory=dict)
     body: bytearray = field(factory=bytearray)
     response: Response = field(factory=lambda: Response(SESSION_CONTENT_TYPE))
+    #: When the answer began, and bytes of it.
+    answered_at: float = 0.0
+    num_bytes: int = 0
     #: The last record of the answer.
     last_seq_num: int = -1
 
@@ -295,6 +299,12 @@ class Operation(Generic[_T]):
         if attempt is not None and attempt.response.kind is Answer.SESSION:
             self._deadline = now + LIVENESS_TIMEOUT
 
+    def _wait_for_more(self, attempt: _Attempt, now: float) -> None:
+        """A part of an answer has come that is taken whole: another one follows."""
+        self._deadline = answer_deadline(
+            attempt.answered_at, attempt.num_bytes, now, self._settings.request_timeout
+        )
+
     def _begin(self, step: Step, now: float) -> None:
         if isinstance(step, _ReadRange) and self._position >= step.end:
             self._finish_step(self._position)
@@ -309,7 +319,9 @@ class Operation(Generic[_T]):
             request = step.target.read_request(query)
         opening = OpenRequest(self._request_id, request, self._needs_new_connection)
         self._actions += (opening, EndData(self._request_id))
-        self._deadline = now + self._settings.connect_timeout + self._settings.request_timeout
+        settings = self._settings
+        crossing = len(request.body) / MIN_RATE
+        self._deadline = now + settings.connect_timeout + crossing + settings.request_timeout
 
     def abort(self) -> list[Action]:
         """Be over: what is still to be done, which is to close the request that is open.
@@ -335,6 +347,8 @@ class Operation(Generic[_T]):
             return
         self._budget.note_answer()
         self._needs_new_connection = False
+        attempt.answered_at = now
+        self._wait_for_more(attempt, now)
         self._guard(lambda: self._begin_answer(attempt, status, headers), now)
 
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
@@ -343,6 +357,8 @@ class Operation(Generic[_T]):
         if attempt is None:
             return
         step = attempt.step
+        attempt.num_bytes += len(data)
+        self._wait_for_more(attempt, now)
         if isinstance(step, _Ask):
             attempt.body += data
             if len(attempt.body) > MAX_ANSWER_BYTES:

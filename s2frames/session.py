@@ -120,7 +120,10 @@ class Machine(Protocol):
         """The adapter waits for bytes from now on; before, it was busy with the last ones."""
 
     def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
-        """The transport took `num_bytes` more of what `SendData` gave for the request."""
+        """The transport took `num_bytes` more of what `SendData` gave for the request.
+
+        To be told of each part that it takes: a slow line is told from a dead one by that.
+        """
 
     def receive_response(
         self, request_id: int, status: int, headers: Mapping[str, str], now: float

@@ -151,7 +151,12 @@ class Settings:
     compression: Compression = Compression.NONE
     #: Seconds to connect, TLS included; the official clients' value.
     connect_timeout: float = field(default=3.0, validator=_seconds)
-    #: Seconds an answer, or an ack of bytes that were sent, may take; the official clients' value.
+    #: Seconds in which something must go on: an answer must begin, or go on; the connection must
+    #: take more bytes; an ack must come. The official clients' value. The time that bytes take to
+    #: cross the line comes on top of it: of those that are sent and unacked (of an ack, its own; of
+    #: what the connection is to take, 4 MiB at most) at 16 kB/s, or at a quarter of the rate that
+    #: was seen. So a line that stops is noticed within 71 s of a full batch, and within 267 s at
+    #: the worst; within little more than this time where messages are small or the line is fast.
     request_timeout: float = field(default=5.0, validator=_seconds)
     #: How long to keep trying.
     retry: Retry = field(factory=Retry)

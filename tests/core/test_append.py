@@ -35,6 +35,7 @@ from s2frames.errors import (
 )
 from s2frames.events import FrameReceived, FramesDurable
 from s2frames.framing import make_frame_headers
+from s2frames.pace import MIN_RATE
 from s2frames.read import ReadProtocol
 from s2frames.records import MAX_BATCH_BYTES, Record
 from s2frames.retry import Retry, is_retryable
@@ -103,6 +104,11 @@ def batches_in(actions: Iterable[Action]) -> list[list[bytes]]:
 
 def kinds(actions: Iterable[Action]) -> list[type[Action]]:
     return [type(action) for action in actions]
+
+
+def about(deadline: float) -> Any:
+    """A deadline to which a few bytes add next to nothing."""
+    return pytest.approx(deadline, abs=0.02)
 
 
 def accept_all(machine: AppendProtocol, actions: Sequence[Action], now: float = 0.0) -> None:
@@ -617,7 +623,7 @@ def test_what_is_sent_during_a_burst_goes_into_the_next() -> None:
     machine.flush()
     assert machine.data_to_send(1.0) == []
     # No linger: its time comes with the end of the answer, for which there is a deadline.
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
     machine.receive_data(1, acks(1), 2.0)
     machine.receive_eof(1, 2.0)
     assert batches_in(machine.data_to_send(2.0)) == [[b"b"]]
@@ -742,7 +748,7 @@ def test_messages_linger_until_the_oldest_has_waited_long_enough() -> None:
     assert machine.data_to_send(1.2) == []
     machine.handle_timeout(1.25)
     assert batches_in(machine.data_to_send(1.25)) == [[b"b", b"c"]]
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
     machine.send(b"d", now=2.0)
     assert machine.data_to_send(2.0) == []
     assert machine.next_timeout() == 2.25
@@ -751,7 +757,7 @@ def test_messages_linger_until_the_oldest_has_waited_long_enough() -> None:
 def test_messages_linger_until_flush() -> None:
     machine = lingering()
     machine.flush()
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
     assert batches_in(machine.data_to_send(1.2)) == [[b"b", b"c"]]
     machine.send(b"d", now=2.0)
     assert machine.data_to_send(2.0) == []
@@ -776,7 +782,7 @@ def test_messages_linger_until_a_batch_is_full() -> None:
 def test_messages_linger_until_close() -> None:
     machine = lingering()
     machine.close()
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
     actions = machine.data_to_send(1.2)
     assert batches_in(actions) == [[b"b", b"c"]]
     assert actions[-1] == EndData(1)
@@ -794,13 +800,13 @@ def test_without_linger_a_message_waits_for_the_next_timeout() -> None:
 
 def test_the_nearer_of_two_deadlines_counts() -> None:
     machine = opened(linger=3)
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
     machine.send(b"b", now=1.0)
     machine.data_to_send(1.0)
     assert machine.next_timeout() == 4.0
     machine.handle_timeout(4.0)
     machine.data_to_send(4.0)
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
 
 
 # Window
@@ -1215,7 +1221,7 @@ def test_what_concerns_an_old_request_is_ignored(name: str) -> None:
     assert machine.state is AppendState.OPENING
     assert machine.events_received() == []
     accept_all(machine, actions, 10.0)
-    assert machine.next_timeout() == 15.0
+    assert machine.next_timeout() == about(15.0)
 
 
 # Deadlines
@@ -1233,22 +1239,34 @@ def why_it_waits(machine: AppendProtocol) -> S2FramesError:
     return last.error
 
 
-def test_an_ack_is_due_a_while_after_its_batch_was_sent() -> None:
+def test_an_ack_is_due_when_its_batch_can_have_crossed_the_line() -> None:
     machine = make()
     machine.send_many([BIG, BIG], now=0.0)
     first, second = sizes_of(machine.data_to_send(0.0))
     machine.bytes_accepted(1, first - 1, 4.0)
     machine.bytes_accepted(1, 1, 8.0)
-    assert machine.next_timeout() == 13.0
+    due = 4.0 + first / MIN_RATE + 5.0
+    assert machine.next_timeout() == due
     # The second batch does not give the first one more time.
     machine.bytes_accepted(1, second, 12.0)
-    assert machine.next_timeout() == 13.0
-    machine.handle_timeout(12.9)
+    assert machine.next_timeout() == due
+    machine.handle_timeout(due - 0.1)
     assert machine.state is AppendState.OPENING
-    machine.handle_timeout(13.0)
+    machine.handle_timeout(due)
     error = why_it_waits(machine)
     assert isinstance(error, TransportError)
-    assert str(error) == "no ack came within 5 s of sending"
+    assert str(error) == "no ack came within 66.5 s of sending"
+
+
+def test_an_ack_of_what_took_long_to_be_taken_is_due_a_while_after_that() -> None:
+    machine = make()
+    machine.send(BIG, now=0.0)
+    (size,) = sizes_of(machine.data_to_send(0.0))
+    machine.bytes_accepted(1, size - 1, 1.0)
+    machine.bytes_accepted(1, 1, 80.0)
+    assert machine.next_timeout() == 85.0
+    machine.handle_timeout(85.0)
+    assert str(why_it_waits(machine)) == "no ack came within 5 s of sending"
 
 
 def test_a_slow_line_is_no_time_out() -> None:
@@ -1259,9 +1277,39 @@ def test_a_slow_line_is_no_time_out() -> None:
     for _ in range(200):
         machine.handle_timeout(now)
         machine.bytes_accepted(1, size // 200 if now > 8 else 1, now)
-        assert machine.next_timeout() == now + 5
-        now += 4.9
+        now = (machine.next_timeout() or 0.0) - 0.1
     assert machine.state is AppendState.OPENING
+
+
+def test_what_the_transport_holds_gives_it_time_to_take_more() -> None:
+    machine = make()
+    machine.send(BIG, now=0.0)
+    (size,) = sizes_of(machine.data_to_send(0.0))
+    machine.bytes_accepted(1, size - 1, 1.0)
+    due = 1.0 + (size - 1) / MIN_RATE + 5.0
+    assert machine.next_timeout() == due
+    machine.handle_timeout(due)
+    assert str(why_it_waits(machine)) == "the connection took no bytes for 70.5 s"
+
+
+def test_what_was_seen_of_the_line_makes_deadlines_short_until_an_attempt_fails() -> None:
+    machine = make()
+    machine.send_many([BIG, BIG], now=0.0)
+    first, second = sizes_of(machine.data_to_send(0.0))
+    machine.bytes_accepted(1, first, 0.5)
+    machine.receive_response(1, 200, SESSION, 1.0)
+    machine.receive_data(1, acks(1), 1.0)
+    machine.bytes_accepted(1, second, 2.0)
+    # It may have become four times as slow.
+    due = machine.next_timeout() or 0.0
+    assert due == about(2.0 + 4.0 + 5.0)
+    machine.handle_timeout(due)
+    why_it_waits(machine)
+    later = machine.next_timeout() or 0.0
+    machine.handle_timeout(later)
+    assert sizes_of(machine.data_to_send(later)) == [second]
+    machine.bytes_accepted(2, second, later)
+    assert machine.next_timeout() == later + second / MIN_RATE + 5.0
 
 
 def test_a_transport_that_takes_nothing_is_given_time_to_connect_as_well() -> None:
@@ -1273,20 +1321,21 @@ def test_a_transport_that_takes_nothing_is_given_time_to_connect_as_well() -> No
     machine.handle_timeout(8.9)
     assert machine.state is AppendState.OPENING
     machine.handle_timeout(9.0)
-    assert str(why_it_waits(machine)) == "the connection took no bytes for 5 s"
+    assert str(why_it_waits(machine)) == "the connection took no bytes for 8 s"
 
 
 def test_a_transport_that_takes_no_more_stalls() -> None:
     machine = make(linger=1)
     machine.send(BIG, now=0.0)
     (size,) = sizes_of(machine.data_to_send(0.0))
-    machine.bytes_accepted(1, size - 1, 2.0)
+    machine.bytes_accepted(1, 1, 2.0)
     machine.bytes_accepted(1, 0, 3.0)
     # Nor does what is sent meanwhile give it more time.
     machine.send(BIG, now=4.0)
     assert sizes_of(machine.data_to_send(4.0)) == [size]
-    assert machine.next_timeout() == 7.0
-    machine.handle_timeout(7.0)
+    due = machine.next_timeout() or 0.0
+    assert due == about(7.0)
+    machine.handle_timeout(due)
     assert str(why_it_waits(machine)) == "the connection took no bytes for 5 s"
 
 
@@ -1298,7 +1347,7 @@ def test_what_is_sent_after_a_pause_must_be_taken_in_time() -> None:
     (size,) = sizes_of(machine.data_to_send(100.0))
     assert machine.next_timeout() == 105.0
     machine.bytes_accepted(1, size, 103.0)
-    assert machine.next_timeout() == 108.0
+    assert machine.next_timeout() == 103.0 + size / MIN_RATE + 5.0
     machine.receive_data(1, acks(1, start=1), 104.0)
     assert machine.next_timeout() is None
 
@@ -1309,21 +1358,22 @@ def test_each_ack_starts_the_wait_for_the_next() -> None:
     first, second, third = sizes_of(machine.data_to_send(0.0))
     machine.receive_response(1, 200, SESSION, 0.0)
     machine.bytes_accepted(1, first + second + 1, 10.0)
-    assert machine.next_timeout() == 15.0
-    machine.bytes_accepted(1, 1, 12.0)
-    machine.receive_data(1, acks(1), 13.0)
-    # The second batch was sent, of the third one the transport must take more.
-    assert machine.next_timeout() == 17.0
-    machine.bytes_accepted(1, 1, 16.0)
-    assert machine.next_timeout() == 18.0
-    machine.receive_data(1, acks(1, start=1), 17.0)
+    assert machine.next_timeout() == 10.0 + first / MIN_RATE + 5.0
+    machine.receive_data(1, acks(1), 110.0)
+    # The second batch was sent, and its acks are progress of the third one, too.
+    rate = machine._pace.rate
+    assert machine.next_timeout() == 110.0 + second / rate + 5.0
+    machine.bytes_accepted(1, 1, 112.0)
+    assert machine.next_timeout() == 110.0 + second / rate + 5.0
+    machine.receive_data(1, acks(1, start=1), 160.0)
     # The third batch is still being sent: a slow line is no time-out.
-    assert machine.next_timeout() == 21.0
-    machine.bytes_accepted(1, third - 4, 20.0)
-    assert machine.next_timeout() == 25.0
-    machine.bytes_accepted(1, 1, 21.0)
-    assert machine.next_timeout() == 26.0
-    machine.receive_data(1, acks(1, start=2), 22.0)
+    assert machine.next_timeout() == about(165.0)
+    machine.bytes_accepted(1, third - 3, 164.0)
+    rate = machine._pace.rate
+    assert machine.next_timeout() == 164.0 + (third - 1) / rate + 5.0
+    machine.bytes_accepted(1, 1, 165.0)
+    assert machine.next_timeout() == 160.0 + third / rate + 5.0
+    machine.receive_data(1, acks(1, start=2), 170.0)
     # Everything is acked and the request stays open: nothing is awaited.
     assert machine.next_timeout() is None
 
@@ -1331,7 +1381,7 @@ def test_each_ack_starts_the_wait_for_the_next() -> None:
 def test_half_an_ack_is_none() -> None:
     machine = streaming()
     machine.receive_data(1, acks(1)[:-1], 4.0)
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
 
 
 def test_a_burst_is_timed_when_all_of_it_was_sent() -> None:
@@ -1342,13 +1392,14 @@ def test_a_burst_is_timed_when_all_of_it_was_sent() -> None:
     assert machine._deadline is None
     machine.bytes_accepted(1, second - 1, 5.0)
     assert machine._deadline is None
-    assert machine.next_timeout() == 10.0
+    assert machine.next_timeout() == 5.0 + (first + second - 1) / MIN_RATE + 5.0
     machine.bytes_accepted(1, 1, 9.0)
-    assert machine.next_timeout() == 14.0
+    assert machine.next_timeout() == 1.0 + first / MIN_RATE + 5.0
     machine.receive_response(1, 200, SESSION, 12.0)
-    assert machine.next_timeout() == 14.0
+    assert machine.next_timeout() == 1.0 + first / MIN_RATE + 5.0
     machine.receive_data(1, acks(1), 13.0)
-    assert machine.next_timeout() == 18.0
+    rate = machine._pace.rate
+    assert machine.next_timeout() == 13.0 + second / rate + 5.0
     machine.receive_data(1, acks(1, start=1), 15.0)
     # The end of the answer is awaited too, but nothing depends on it.
     assert machine.next_timeout() == 20.0
@@ -1368,7 +1419,17 @@ def test_acks_that_come_while_a_burst_is_sent_start_no_wait() -> None:
     machine.receive_data(1, acks(1), 3.0)
     assert machine._deadline is None
     machine.bytes_accepted(1, second, 7.0)
-    assert machine.next_timeout() == 12.0
+    assert machine.next_timeout() == 7.0 + second / machine._pace.rate + 5.0
+
+
+def test_an_ack_is_progress_of_what_the_transport_does_not_take_yet() -> None:
+    machine = make()
+    machine.send_many([BIG, BIG], now=0.0)
+    first, _ = sizes_of(machine.data_to_send(0.0))
+    machine.receive_response(1, 200, SESSION, 0.0)
+    machine.bytes_accepted(1, first + 1, 1.0)
+    machine.receive_data(1, acks(1), 60.0)
+    assert machine.next_timeout() == about(65.0)
 
 
 @pytest.mark.parametrize("is_acked_first", [True, False])
@@ -1439,7 +1500,7 @@ def test_deadlines_end_with_the_request() -> None:
     machine = streaming(burst_batches=1)
     machine = opened(burst_batches=1)
     machine.receive_response(1, 200, PROTOBUF, 1.0)
-    assert machine.next_timeout() == 5.0
+    assert machine.next_timeout() == about(5.0)
     machine.receive_data(1, encode_append_ack(make_ack(0, 1)), 1.0)
     machine.receive_eof(1, 1.0)
     assert machine.next_timeout() is None
