@@ -15,6 +15,8 @@ pytestmark = needs_lite
 KILLS = 10
 
 
+# The server is killed ten times.
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", [1])
 def test_clients_outlive_a_server_that_is_killed(
     seed: int, tmp_path: Path, record_property: Callable[[str, object], None]

@@ -15,6 +15,8 @@ from scenes import Flavour
 pytestmark = needs_lite
 
 
+# Dozens of connections are stalled until they are given up.
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", [202])
 def test_acknowledged_messages_are_read_once_intact_and_in_order(
     seed: int, record_property: Callable[[str, object], None]
