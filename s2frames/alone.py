@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from s2frames.errors import LocalProtocolError
+from s2frames.home import Home
 
 __all__ = ["Alone"]
 
@@ -23,15 +24,24 @@ class Alone:
 
     Args:
         message: what the error says.
+        home: the process that it is for.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, home: Home) -> None:
         # A dict takes and gives in one step, whatever other threads do.
         self._turns: dict[int, object] = {}
         self._message = message
+        self._home = home
 
     def begin(self, turn: object) -> None:
-        """Take the place; raises `LocalProtocolError` when it is taken."""
+        """Take the place.
+
+        Raises `LocalProtocolError` when it is taken, and in another process than its own.
+        """
+        home = self._home
+        # Without a call: this runs for every message.
+        if home.process.number != home.number:
+            home.check()
         if self._turns.setdefault(_PLACE, turn) is not turn:
             raise LocalProtocolError(self._message)
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Generic, TypeVar
 
-import httpx
-
 from s2frames.alone import Alone
 from s2frames.append import AppendProtocol, AppendState
 from s2frames.events import Appended
+from s2frames.home import Home
 from s2frames.outbox import Outbox
 from s2frames.records import Header
 from s2frames.writer_state import Pending
+from s2frames_httpx.answers import Answers
 from s2frames_httpx.exchange import Exchange
+from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AppendSession"]
 
@@ -26,18 +27,20 @@ class AppendSession(Generic[T]):
     """Appends messages to a stream. Use it in a `with` block.
 
     Leaving the block waits until everything is durable; leaving it by an exception sends nothing
-    more. A session belongs to one thread at a time. A lost connection is made anew and what was
-    not acked is sent again, as long as `retry` says; after the error in which that ends every call
-    raises it. After a KeyboardInterrupt the session may go on: what was accepted becomes durable
-    with the calls that follow.
+    more. A session belongs to one thread at a time, and to the process that made it: after a fork
+    make another one. A lost connection is made anew and what was not acked is sent again, as long
+    as `retry` says; after the error in which that ends every call raises it. After a
+    KeyboardInterrupt the session may go on: what was accepted becomes durable with the calls that
+    follow.
     """
 
-    def __init__(self, http: httpx.Client, protocol: AppendProtocol, outbox: Outbox[T]) -> None:
+    def __init__(self, answers: Answers, protocol: AppendProtocol, outbox: Outbox[T]) -> None:
         self._protocol = protocol
         self._outbox = outbox
-        self._exchange = Exchange(http, protocol)
+        self._home = Home("an append session", THIS_PROCESS)
+        self._exchange = Exchange(answers, protocol, self._home)
         self._alone = Alone(
-            "an append session belongs to one thread at a time, and this one is in use"
+            "an append session belongs to one thread at a time, and this one is in use", self._home
         )
 
     @property
@@ -52,6 +55,7 @@ class AppendSession(Generic[T]):
 
     def pending(self) -> Pending:
         """What was accepted and is not known to be durable, to go on with in another session."""
+        self._home.check()
         return self._protocol.pending()
 
     def append(
@@ -93,10 +97,18 @@ class AppendSession(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self._home.is_here:
+            # What it has accepted is the original's to send.
+            return
         if kind is None and not self._outbox.is_end_told:
             self.close()
+            return
+        self._protocol.abort()
+        if kind is GeneratorExit:
+            # A generator around the block is left, perhaps by the collector, in whatever lock its
+            # thread holds: nothing is closed here.
+            self._exchange.forget()
         else:
-            self._protocol.abort()
             self._exchange.close()
 
     def _append(self, message: T, headers: Iterable[Header], timestamp: int | None) -> Appended:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from types import TracebackType
@@ -13,11 +12,15 @@ import httpx
 
 from s2frames.append import AppendProtocol, AppendState
 from s2frames.events import Appended
+from s2frames.home import Home
 from s2frames.outbox import Outbox
 from s2frames.records import Header
 from s2frames.writer_state import Pending
 from s2frames_httpx.async_exchange import AsyncExchange
 from s2frames_httpx.async_iteration import iterate
+from s2frames_httpx.clock import running_clock
+from s2frames_httpx.closing import AsyncClosing
+from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AsyncAppendSession"]
 
@@ -32,15 +35,21 @@ class AsyncAppendSession(Generic[T]):
     background task: of those who wait one drives, and when it is done or cancelled the next takes
     over. A lost connection is made anew and what was not acked is sent again, as long as `retry`
     says; after the error in which that ends every call raises it. Cancelling a call drops only the
-    wait: what it had accepted becomes durable with the calls that follow.
+    wait: what it had accepted becomes durable with the calls that follow. A session belongs to the
+    process that made it: after a fork make another one.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, protocol: AppendProtocol, outbox: Outbox[T]
+        self,
+        http: httpx.AsyncClient,
+        closing: AsyncClosing,
+        protocol: AppendProtocol,
+        outbox: Outbox[T],
     ) -> None:
         self._protocol = protocol
         self._outbox = outbox
-        self._exchange = AsyncExchange(http, protocol)
+        self._home = Home("an append session", THIS_PROCESS)
+        self._exchange = AsyncExchange(http, closing, protocol, self._home)
         # Held by the task that drives.
         self._driving = anyio.Lock()
 
@@ -56,6 +65,7 @@ class AsyncAppendSession(Generic[T]):
 
     def pending(self) -> Pending:
         """What was accepted and is not known to be durable, to go on with in another session."""
+        self._home.check()
         return self._protocol.pending()
 
     async def append(
@@ -65,8 +75,9 @@ class AsyncAppendSession(Generic[T]):
 
         `headers` are (name, value) pairs of bytes, `timestamp` milliseconds since the Unix epoch.
         """
+        self._home.check()
         await self._drive(lambda: not self._protocol.is_full)
-        frame = self._outbox.put(message, headers, timestamp, now=time.monotonic())
+        frame = self._outbox.put(message, headers, timestamp, now=anyio.current_time())
         with self._outbox.watching(frame):
             while (appended := self._outbox.result(frame)) is None:
                 await self._take_turn(lambda: self._outbox.result(frame) is not None)
@@ -85,28 +96,36 @@ class AsyncAppendSession(Generic[T]):
         iterable that pauses keeps its last messages until it goes on. When a message cannot be
         sent, those before it are accepted and become durable with the next call in the block.
         """
+        self._home.check()
+        await anyio.lowlevel.checkpoint()
+        clock = running_clock()
+
+        def is_due() -> bool:
+            return self._protocol.is_due(clock())
+
         with self._outbox.listening(on_durable) as listener:
             async with aclosing(iterate(messages)) as items:
                 async for message in items:
-                    listener.put(message, now=time.monotonic())
-                    while self._is_due():
-                        await self._take_turn(lambda: not self._is_due())
+                    listener.put(message, now=clock())
+                    while is_due():
+                        await self._take_turn(lambda: not is_due())
                         listener.tell()
             while not listener.is_durable:
                 await self._take_turn(lambda: listener.is_durable)
                 listener.tell()
             return listener.appended
 
-    def _is_due(self) -> bool:
-        return self._protocol.is_due(time.monotonic())
-
     async def flush(self) -> None:
         """Wait until everything accepted is durable."""
+        self._home.check()
+        await anyio.lowlevel.checkpoint()
         await self._drive(lambda: self._protocol.is_drained)
 
     async def close(self) -> None:
         """Wait until everything is durable and end the session. Idempotent."""
+        self._home.check()
         self._protocol.close()
+        await anyio.lowlevel.checkpoint()
         await self._drive(lambda: self._protocol.state is AppendState.CLOSED)
 
     async def __aenter__(self) -> AsyncAppendSession[T]:
@@ -118,6 +137,9 @@ class AsyncAppendSession(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self._home.is_here:
+            # What it has accepted is the original's to send.
+            return
         if kind is None and not self._outbox.is_end_told:
             await self.close()
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
+import anyio
 import httpx
 
 from s2frames.append import AppendProtocol
@@ -27,6 +28,7 @@ from s2frames_httpx.async_append import AsyncAppendSession
 from s2frames_httpx.async_exchange import AsyncExchange
 from s2frames_httpx.async_read import AsyncReadSession
 from s2frames_httpx.burst import BurstOptions, burst_settings
+from s2frames_httpx.closing import AsyncClosing
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS, AsyncEmbeddedTransport
 from s2frames_httpx.mapping import client_options
 
@@ -52,6 +54,7 @@ class AsyncClient(AsyncClientCalls):
         super().__init__(Settings() if settings is None else settings, _random)
         #: The client underneath.
         self.http = httpx.AsyncClient(transport=transport, **client_options(self.settings))
+        self._closing = AsyncClosing()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> AsyncClient:
@@ -68,12 +71,13 @@ class AsyncClient(AsyncClientCalls):
 
     def stream(self, basin: str, name: str, *, encryption_key: bytes | None = None) -> AsyncStream:
         """The stream `name` of `basin`. No request is made."""
-        return AsyncStream(self, StreamTarget(self.settings, basin, name, encryption_key))
+        target = StreamTarget(self.settings, basin, name, encryption_key)
+        return AsyncStream(self, self._closing, target)
 
     async def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of requests; see `s2frames.operation`."""
         operation = Operation(plan, self.settings, random=_random)
-        exchange = AsyncExchange(self.http, operation)
+        exchange = AsyncExchange(self.http, self._closing, operation)
         try:
             while not operation.is_over:
                 await exchange.step()
@@ -82,7 +86,15 @@ class AsyncClient(AsyncClientCalls):
         return operation.result()
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection. Idempotent.
+
+        Sessions and calls that are under way in other tasks end in an error that says so.
+        """
+        await self._close()
+        await anyio.lowlevel.checkpoint()
+
+    async def _close(self) -> None:
+        self._closing.set()
         await self.http.aclose()
 
     async def __aenter__(self) -> AsyncClient:
@@ -94,15 +106,16 @@ class AsyncClient(AsyncClientCalls):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self._close()
 
 
 class AsyncStream(AsyncStreamCalls):
     """A stream of messages. Made by `AsyncClient.stream`."""
 
-    def __init__(self, client: AsyncClient, target: StreamTarget) -> None:
+    def __init__(self, client: AsyncClient, closing: AsyncClosing, target: StreamTarget) -> None:
         super().__init__(client, target)
         self._http = client.http
+        self._closing = closing
 
     @overload
     def append_session(
@@ -134,7 +147,8 @@ class AsyncStream(AsyncStreamCalls):
         and is followed by another.
         """
         protocol = AppendProtocol(self._target, burst_settings(options), random=_random)
-        return AsyncAppendSession(self._http, protocol, Outbox(protocol, codec, on_retry=on_retry))
+        outbox = Outbox(protocol, codec, on_retry=on_retry)
+        return AsyncAppendSession(self._http, self._closing, protocol, outbox)
 
     @overload
     def read_session(
@@ -174,4 +188,4 @@ class AsyncStream(AsyncStreamCalls):
         """
         protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
         inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
-        return AsyncReadSession(self._http, protocol, Handout(protocol, inbox))
+        return AsyncReadSession(self._http, self._closing, protocol, Handout(protocol, inbox))

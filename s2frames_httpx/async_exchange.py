@@ -7,13 +7,20 @@ from collections.abc import AsyncIterator
 import anyio
 import httpx
 
+from s2frames.home import Home
 from s2frames.session import Machine
 from s2frames_httpx.async_iteration import close_answer
+from s2frames_httpx.closing import AsyncClosing
 from s2frames_httpx.feed import Feed
 from s2frames_httpx.mapping import FOREIGN_ERRORS
 from s2frames_httpx.outgoing import Outgoing
+from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AsyncExchange"]
+
+# What was open when a process was copied: dropped, it would be closed, and with it what the
+# original's event loop knows of the connection.
+_left_to_the_original: list[object] = []
 
 
 class AsyncExchange:
@@ -21,12 +28,23 @@ class AsyncExchange:
 
     Args:
         http: the client to send requests with.
+        closing: says when that is closed.
         machine: a session or an operation.
+        home: the process that it is for; by default this one.
     """
 
-    def __init__(self, http: httpx.AsyncClient, machine: Machine) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        closing: AsyncClosing,
+        machine: Machine,
+        home: Home | None = None,
+    ) -> None:
         self._http = http
-        self._feed = Feed(machine)
+        self._closing = closing
+        self._home = Home("a call", THIS_PROCESS) if home is None else home
+        # The loop that waits for the answers has a clock of its own.
+        self._feed = Feed(machine, anyio.current_time)
         self._answer: tuple[httpx.Response, AsyncIterator[bytes]] | None = None
         # Whether a step is under way, or was cut off.
         self._is_stepping = False
@@ -42,16 +60,22 @@ class AsyncExchange:
         """Do what the machine asks for; else wait: for more of the answer, or for its time.
 
         The machine's events are to be taken after each step. What cancels a step passes; the
-        machine may go on.
+        machine may go on. It is always a checkpoint but where the machine only has something
+        closed that is not open.
         """
+        self._home.check()
         if self._is_stepping:
             await self._recover()
         self._is_stepping = True
         try:
-            await self._go_on()
+            await self._go_on_unless_closed()
         except FOREIGN_ERRORS as error:
-            await self.close()
-            self._feed.failed(error)
+            await self._fail(error)
+        except RuntimeError:
+            # In a copy of the process asyncio has no loop: what began here says so in our words.
+            self._home.check()
+            await self._recover()
+            raise
         except BaseException:
             await self._recover()
             raise
@@ -62,6 +86,31 @@ class AsyncExchange:
         self._feed.interrupted()
         await self.close()
         self._is_stepping = False
+
+    async def _fail(self, error: Exception) -> None:
+        await self.close()
+        if self._is_closed:
+            # Whatever broke, broke by that.
+            self._feed.closed(error)
+        else:
+            self._feed.failed(error)
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._closing.is_set or self._http.is_closed
+
+    async def _go_on_unless_closed(self) -> None:
+        """Go on, until the client is closed: then, whatever is waited for, the machine hears it."""
+        with anyio.CancelScope() as scope:
+            self._closing.watch(scope)
+            try:
+                await self._go_on()
+            finally:
+                self._closing.leave(scope)
+        if scope.cancelled_caught:
+            await self.close()
+            self._feed.closed()
+            self._feed.hurry()
 
     async def _go_on(self) -> None:
         if (asked := self._feed.asked()) is not None:
@@ -75,7 +124,14 @@ class AsyncExchange:
             await self._sleep()
 
     async def close(self) -> None:
-        """Close the answer that is open, if one is, and wake a task that sleeps. Idempotent."""
+        """Close the answer that is open, if one is, and wake a task that sleeps. Idempotent.
+
+        In a copy of the process nothing happens: the connection is the original's.
+        """
+        if not self._home.is_here:
+            _left_to_the_original.append(self._answer)
+            self._answer = None
+            return
         if self._sleeping is not None:
             self._sleeping.cancel()
         answer = self._answer
@@ -86,19 +142,33 @@ class AsyncExchange:
 
     async def _open(self, outgoing: Outgoing) -> None:
         self._feed.begin(outgoing)
-        if self._http.is_closed:
+        if self._is_closed:
             self._feed.closed()
+            await anyio.lowlevel.checkpoint()
             return
-        response = await self._http.send(self._feed.build(self._http, outgoing), stream=True)
+        try:
+            response = await self._http.send(self._feed.build(self._http, outgoing), stream=True)
+        except Exception as error:
+            self._explain(error)
+            raise
         self._answer = response, response.aiter_raw()
         self._feed.head(response)
 
     async def _receive(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
         self._feed.wait_for_data(response.request)
-        data = await anext(chunks, None)
+        try:
+            data = await anext(chunks, None)
+        except Exception as error:
+            self._explain(error)
+            raise
         self._feed.data(data)
         if data is None:
             await self.close()
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what closing the client has made break, wherever, as an error of httpx's."""
+        if self._is_closed:
+            raise httpx.CloseError("the client is closed") from error
 
     async def _sleep(self) -> None:
         seconds = self._feed.seconds_left()

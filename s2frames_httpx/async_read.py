@@ -13,11 +13,14 @@ from s2frames.alone import Alone
 from s2frames.checkpoint import Checkpoint
 from s2frames.errors import LocalProtocolError
 from s2frames.handout import Handout
+from s2frames.home import Home
 from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
 from s2frames_httpx.async_exchange import AsyncExchange
+from s2frames_httpx.closing import AsyncClosing
+from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AsyncReadSession"]
 
@@ -29,17 +32,25 @@ class AsyncReadSession(Generic[T]):
 
     Leaving the block closes it. A lost connection is made anew, and reading goes on at the next
     record, as long as `retry` says. After a `FrameLost`, a `CodecError` or a cancellation iteration
-    may go on. A session belongs to one task at a time.
+    may go on. A session belongs to one task at a time, and to the process that made it: after a
+    fork make another one.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, protocol: ReadProtocol, handout: Handout[T]
+        self,
+        http: httpx.AsyncClient,
+        closing: AsyncClosing,
+        protocol: ReadProtocol,
+        handout: Handout[T],
     ) -> None:
         self._protocol = protocol
         self._handout = handout
-        self._exchange = AsyncExchange(http, protocol)
+        self._home = Home("a read session", THIS_PROCESS)
+        self._exchange = AsyncExchange(http, closing, protocol, self._home)
         self._is_entered = False
-        self._alone = Alone("a read session belongs to one task at a time, and this one is in use")
+        self._alone = Alone(
+            "a read session belongs to one task at a time, and this one is in use", self._home
+        )
 
     @property
     def stats(self) -> ReaderStats:
@@ -67,7 +78,15 @@ class AsyncReadSession(Generic[T]):
         return _Batches(self._fetch_many, self._handout.hand_out_many)
 
     async def close(self) -> None:
-        """Stop reading. Idempotent."""
+        """Stop reading. Idempotent.
+
+        After a fork it closes nothing in the copy of the process: the connection is the original's.
+        """
+        await self._close()
+        if self._home.is_here:
+            await anyio.lowlevel.checkpoint()
+
+    async def _close(self) -> None:
         self._protocol.close()
         await self._exchange.close()
 
@@ -88,7 +107,7 @@ class AsyncReadSession(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self._close()
 
     async def _fetch_one(self) -> None:
         await self._fetch(self._handout.fetch)

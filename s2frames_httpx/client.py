@@ -29,6 +29,7 @@ from s2frames.session import Retrying
 from s2frames.settings import ReadSettings, Settings
 from s2frames.target import StreamTarget
 from s2frames.writer_state import WriterState
+from s2frames_httpx.answers import Answers
 from s2frames_httpx.append import AppendSession
 from s2frames_httpx.burst import BurstOptions, burst_settings
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS, EmbeddedTransport
@@ -58,6 +59,7 @@ class Client:
         self.settings = Settings() if settings is None else settings
         #: The client underneath.
         self.http = httpx.Client(transport=transport, **client_options(self.settings))
+        self._answers = Answers(self.http)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> Client:
@@ -74,7 +76,8 @@ class Client:
 
     def stream(self, basin: str, name: str, *, encryption_key: bytes | None = None) -> Stream:
         """The stream `name` of `basin`. No request is made."""
-        return Stream(self, StreamTarget(self.settings, basin, name, encryption_key))
+        target = StreamTarget(self.settings, basin, name, encryption_key)
+        return Stream(self, self._answers, target)
 
     def call(self, call: rest.Call[T]) -> T:
         """Make a control call of `s2frames.rest`, again where that is safe and may help."""
@@ -83,7 +86,7 @@ class Client:
     def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of requests; see `s2frames.operation`."""
         operation = Operation(plan, self.settings, random=_random)
-        exchange = Exchange(self.http, operation)
+        exchange = Exchange(self._answers, operation)
         try:
             while not operation.is_over:
                 exchange.step()
@@ -129,7 +132,12 @@ class Client:
             start_after = page.next_start_after
 
     def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection. Idempotent.
+
+        Sessions and calls that are under way in other threads end in an error that says so.
+        """
+        self._answers.closing.set()
+        self._answers.close_forgotten()
         self.http.close()
 
     def __enter__(self) -> Client:
@@ -147,8 +155,9 @@ class Client:
 class Stream:
     """A stream of messages. Made by `Client.stream`."""
 
-    def __init__(self, client: Client, target: StreamTarget) -> None:
+    def __init__(self, client: Client, answers: Answers, target: StreamTarget) -> None:
         self._client = client
+        self._answers = answers
         self._target = target
 
     def __repr__(self) -> str:
@@ -257,9 +266,7 @@ class Stream:
         and is followed by another.
         """
         protocol = AppendProtocol(self._target, burst_settings(options), random=_random)
-        return AppendSession(
-            self._client.http, protocol, Outbox(protocol, codec, on_retry=on_retry)
-        )
+        return AppendSession(self._answers, protocol, Outbox(protocol, codec, on_retry=on_retry))
 
     @overload
     def read_session(
@@ -299,4 +306,4 @@ class Stream:
         """
         protocol = ReadProtocol(self._target, ReadSettings(**options), random=_random)
         inbox = Inbox(codec, on_corrupt, on_retry=on_retry, on_caught_up=on_caught_up)
-        return ReadSession(self._client.http, protocol, Handout(protocol, inbox))
+        return ReadSession(self._answers, protocol, Handout(protocol, inbox))

@@ -13,6 +13,7 @@ import httpx
 from s2frames.embedded import Exchange, ResponseHead, Service
 from s2frames.errors import TransportError
 from s2frames.settings import Endpoints, Settings
+from s2frames_httpx.closing import CLOSING, Closing
 
 __all__ = ["EMBEDDED_SETTINGS", "AsyncEmbeddedTransport", "EmbeddedTransport"]
 
@@ -39,35 +40,46 @@ class EmbeddedTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request."""
+        closing: Closing | None = request.extensions.get(CLOSING)
+        if closing is not None:
+            closing.wake_by(self._wake_all)
         with self._changed:
             exchange = self._service.open(
                 request.method, _target(request), _headers(request), time.time(), self._wake
             )
-        body = _Body(exchange, self._changed)
+        body = _Body(exchange, self._changed, closing)
         try:
-            head = self._send(request, exchange)
+            head = self._send(request, exchange, closing)
         except BaseException:
             body.close()
             raise
         return httpx.Response(head.status, headers=list(head.headers), stream=body)
 
-    def _send(self, request: httpx.Request, exchange: Exchange) -> ResponseHead:
+    def _send(
+        self, request: httpx.Request, exchange: Exchange, closing: Closing | None
+    ) -> ResponseHead:
         for data in _sync_stream(request):
             with self._changed:
                 exchange.receive_data(data, time.time())
         with self._changed:
             exchange.receive_eof(time.time())
             while exchange.response is None:
-                _wait(self._changed, exchange)
+                _wait(self._changed, exchange, closing)
             return exchange.response
 
     def _wake(self) -> None:
         # Called from inside the service, with the lock held.
         self._changed.notify_all()
 
+    def _wake_all(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
-def _wait(changed: threading.Condition, exchange: Exchange) -> None:
+
+def _wait(changed: threading.Condition, exchange: Exchange, closing: Closing | None) -> None:
     """Wait until something happened or the exchange's time has come. The lock is held."""
+    if closing is not None and closing.is_set:
+        raise httpx.ReadError("the client is closed")
     deadline = exchange.next_timeout()
     changed.wait(None if deadline is None else max(0.0, deadline - time.time()))
     exchange.handle_timeout(time.time())
@@ -76,9 +88,12 @@ def _wait(changed: threading.Condition, exchange: Exchange) -> None:
 class _Body(httpx.SyncByteStream):
     """The body of an answer, as far as the service has it."""
 
-    def __init__(self, exchange: Exchange, changed: threading.Condition) -> None:
+    def __init__(
+        self, exchange: Exchange, changed: threading.Condition, closing: Closing | None
+    ) -> None:
         self._exchange = exchange
         self._changed = changed
+        self._closing = closing
 
     def __iter__(self) -> Iterator[bytes]:
         while (data := self._next()) is not None:
@@ -90,7 +105,7 @@ class _Body(httpx.SyncByteStream):
             while not (data := self._exchange.data_to_send()):
                 if self._exchange.finished:
                     return None
-                _wait(self._changed, self._exchange)
+                _wait(self._changed, self._exchange, self._closing)
         return b"".join(data)
 
     def close(self) -> None:

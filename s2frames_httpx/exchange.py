@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
-import httpx
-
+from s2frames.home import Home
 from s2frames.session import Machine
+from s2frames_httpx.answers import Answers
 from s2frames_httpx.feed import Feed
 from s2frames_httpx.mapping import FOREIGN_ERRORS
 from s2frames_httpx.outgoing import Outgoing
+from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["Exchange"]
 
@@ -19,22 +19,23 @@ class Exchange:
     """Does what a machine asks for, one request at a time.
 
     Args:
-        http: the client to send requests with.
+        answers: the client to send requests with.
         machine: a session or an operation.
+        home: the process that it is for; by default this one.
     """
 
-    def __init__(self, http: httpx.Client, machine: Machine) -> None:
-        self._http = http
-        self._feed = Feed(machine)
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
+    def __init__(self, answers: Answers, machine: Machine, home: Home | None = None) -> None:
+        self._answers = answers
+        self._home = Home("a call", THIS_PROCESS) if home is None else home
+        self._feed = Feed(machine, time.monotonic)
+        self._reader = answers.add_reader()
         # Whether a step is under way, or was cut off.
         self._is_stepping = False
 
     @property
     def is_open(self) -> bool:
         """Whether an answer is arriving."""
-        return self._response is not None
+        return self._answers.is_open(self._reader)
 
     def step(self) -> None:
         """Do what the machine asks for; else wait: for more of the answer, or for its time.
@@ -42,14 +43,14 @@ class Exchange:
         The machine's events are to be taken after each step. What interrupts a step passes; the
         machine may go on.
         """
+        self._home.check()
         if self._is_stepping:
             self._recover()
         self._is_stepping = True
         try:
             self._go_on()
         except FOREIGN_ERRORS as error:
-            self.close()
-            self._feed.failed(error)
+            self._fail(error)
         except BaseException:
             self._recover()
             raise
@@ -57,9 +58,11 @@ class Exchange:
 
     def close(self) -> None:
         """Close the answer that is open, if one is. Idempotent."""
-        if self._response is not None:
-            self._response.close()
-            self._response = None
+        self._answers.close(self._reader)
+
+    def forget(self) -> None:
+        """Be gone: what is open is closed by the client's next call. Waits for nothing."""
+        self._answers.forget(self._reader)
 
     def _recover(self) -> None:
         """A step was cut off, wherever it was."""
@@ -67,36 +70,46 @@ class Exchange:
         self.close()
         self._is_stepping = False
 
+    def _fail(self, error: Exception) -> None:
+        self.close()
+        if self._answers.is_closed:
+            # Whatever broke, broke by that.
+            self._feed.closed(error)
+        else:
+            self._feed.failed(error)
+
     def _go_on(self) -> None:
         if (asked := self._feed.asked()) is not None:
             if asked.closes:
                 self.close()
             if asked.request is not None:
                 self._open(asked.request)
-        elif self._response is not None:
-            self._receive(self._response)
+        elif self.is_open:
+            self._receive()
         else:
             self._sleep()
 
     def _open(self, outgoing: Outgoing) -> None:
         self._feed.begin(outgoing)
-        if self._http.is_closed:
+        if self._answers.is_closed:
             self._feed.closed()
             return
-        request = self._feed.build(self._http, outgoing)
-        self._response = self._http.send(request, stream=True)
-        self._chunks = self._response.iter_raw()
-        self._feed.head(self._response)
+        request = self._feed.build(self._answers.http, outgoing)
+        self._feed.head(self._answers.open(self._reader, request))
 
-    def _receive(self, response: httpx.Response) -> None:
-        self._feed.wait_for_data(response.request)
-        data = next(self._chunks, None)
+    def _receive(self) -> None:
+        self._feed.wait_for_data(self._answers.request(self._reader))
+        data = self._answers.receive(self._reader)
         self._feed.data(data)
         if data is None:
             self.close()
 
     def _sleep(self) -> None:
         seconds = self._feed.seconds_left()
-        if seconds is not None:
-            time.sleep(seconds)
+        if seconds is None:
+            return
+        self._answers.closing.wait(seconds)
+        if self._answers.is_closed:
+            self._feed.hurry()
+        else:
             self._feed.time_has_come()

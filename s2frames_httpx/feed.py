@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 
@@ -23,10 +22,12 @@ class Feed:
 
     Args:
         machine: a session or an operation.
+        clock: gives the seconds by which its waits end.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, clock: Callable[[], float]) -> None:
         self._machine = machine
+        self._clock = clock
         self._request_id = 0
         self._url = ""
         # Seconds that httpx lets any read take, unless told otherwise.
@@ -34,17 +35,26 @@ class Feed:
 
     def asked(self) -> Asked | None:
         """What the machine wants done; None when it wants nothing."""
-        actions = self._machine.data_to_send(time.monotonic())
+        actions = self._machine.data_to_send(self._clock())
         return Asked.collect(actions) if actions else None
 
     def seconds_left(self) -> float | None:
         """How long until the machine has something to do by itself; None when it never has."""
         deadline = self._machine.next_timeout()
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        return None if deadline is None else max(0.0, deadline - self._clock())
 
     def time_has_come(self) -> None:
         """The machine's time may have come."""
-        self._machine.handle_timeout(time.monotonic())
+        self._machine.handle_timeout(self._clock())
+
+    def hurry(self) -> None:
+        """The client is closed while the machine waits for its time.
+
+        As if that had come: the machine asks for its next request, and hears that it cannot be.
+        """
+        deadline = self._machine.next_timeout()
+        if deadline is not None:
+            self._machine.handle_timeout(deadline)
 
     # A request
 
@@ -67,13 +77,13 @@ class Feed:
         number = outgoing.opened.request_id
         for piece in outgoing.pieces():
             yield piece
-            self._machine.bytes_accepted(number, len(piece), time.monotonic())
+            self._machine.bytes_accepted(number, len(piece), self._clock())
         # httpx waits for the head next.
         self._wait(request, _MIN_READ_TIMEOUT)
 
     def _wait(self, request: httpx.Request, min_timeout: float) -> None:
         """The next bytes are waited for, as long as the machine would."""
-        self._machine.start_waiting(time.monotonic())
+        self._machine.start_waiting(self._clock())
         left = self.seconds_left()
         if left is not None:
             set_read_timeout(request, max(min_timeout, left))
@@ -84,7 +94,7 @@ class Feed:
         """The answer has begun."""
         headers = lower_headers(response.headers)
         self._machine.receive_response(
-            self._request_id, response.status_code, headers, time.monotonic()
+            self._request_id, response.status_code, headers, self._clock()
         )
 
     def wait_for_data(self, request: httpx.Request) -> None:
@@ -97,7 +107,7 @@ class Feed:
 
     def data(self, data: bytes | None) -> None:
         """Bytes of the answer, or None for its end."""
-        now = time.monotonic()
+        now = self._clock()
         if data is None:
             self._machine.receive_eof(self._request_id, now)
         else:
@@ -109,17 +119,18 @@ class Feed:
 
     def failed(self, error: Exception) -> None:
         """httpx has raised `error`, one of `FOREIGN_ERRORS`."""
-        now = time.monotonic()
+        now = self._clock()
         if isinstance(error, httpx.ReadTimeout):
             # The machine knows better what did not come in time.
             self._machine.handle_timeout(now)
         self._machine.connection_lost(self._request_id, to_our_error(error, self._url), now)
 
-    def closed(self) -> None:
-        """The client is closed, so that nothing can be sent."""
+    def closed(self, cause: Exception | None = None) -> None:
+        """The client is closed, so that nothing can be sent, or what was under way broke."""
         error = LocalProtocolError("the client is closed")
-        self._machine.connection_lost(self._request_id, error, time.monotonic())
+        error.__cause__ = cause
+        self._machine.connection_lost(self._request_id, error, self._clock())
 
     def interrupted(self) -> None:
         """What was under way was cut off: what the service made of the request is unknown."""
-        self._machine.interrupted(time.monotonic())
+        self._machine.interrupted(self._clock())

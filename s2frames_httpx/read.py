@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
-import httpx
-
 from s2frames.alone import Alone
 from s2frames.checkpoint import Checkpoint
 from s2frames.handout import Handout
+from s2frames.home import Home
 from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
+from s2frames_httpx.answers import Answers
 from s2frames_httpx.exchange import Exchange
+from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["ReadSession"]
 
@@ -25,18 +26,20 @@ T = TypeVar("T")
 class ReadSession(Generic[T]):
     """The messages of a stream: iterate over it, bare or in a `with` block.
 
-    Bare, it is closed when the loop is left; in a `with` block, when the block is. A lost
+    In a `with` block it is closed when the block is left. Bare, it is closed at its end; one that
+    is left before that is closed with the client's next request, or with the client. A lost
     connection is made anew, and reading goes on at the next record, as long as `retry` says. After
     a `FrameLost`, a `CodecError` or a KeyboardInterrupt iteration may go on. A session belongs to
-    one thread at a time.
+    one thread at a time, and to the process that made it: after a fork make another one.
     """
 
-    def __init__(self, http: httpx.Client, protocol: ReadProtocol, handout: Handout[T]) -> None:
+    def __init__(self, answers: Answers, protocol: ReadProtocol, handout: Handout[T]) -> None:
         self._protocol = protocol
         self._handout = handout
-        self._exchange = Exchange(http, protocol)
+        self._home = Home("a read session", THIS_PROCESS)
+        self._exchange = Exchange(answers, protocol, self._home)
         self._alone = Alone(
-            "a read session belongs to one thread at a time, and this one is in use"
+            "a read session belongs to one thread at a time, and this one is in use", self._home
         )
 
     @property
@@ -65,8 +68,12 @@ class ReadSession(Generic[T]):
         return _Batches(self._fetch_many, self._handout.hand_out_many)
 
     def close(self) -> None:
-        """Stop reading. Idempotent."""
-        self._alone.run(self._close)
+        """Stop reading. Idempotent.
+
+        After a fork it closes nothing in the copy of the process: the connection is the original's.
+        """
+        if self._home.is_here:
+            self._alone.run(self._close)
 
     def _close(self) -> None:
         self._protocol.close()
@@ -88,11 +95,16 @@ class ReadSession(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is GeneratorExit:
+            # A generator around the block is left, perhaps by the collector: as in `__del__`.
+            self._exchange.forget()
+        else:
+            self.close()
 
     def __del__(self) -> None:
-        # A loop that was left with `break` forgets its session without closing it.
-        self._exchange.close()
+        # A loop that was left with `break` forgets its session without closing it. The collector
+        # comes anywhere, in whatever lock its thread holds: nothing is closed here.
+        self._exchange.forget()
 
     def _fetch_one(self) -> None:
         self._fetch(self._handout.fetch)

@@ -13,11 +13,13 @@ from attrs import define, field
 from s2frames.append import AppendProtocol
 from s2frames.errors import LocalProtocolError
 from s2frames.events import Appended
+from s2frames.home import Home
 from s2frames.outbox import Listener, Outbox, Ticket
 from s2frames.records import Header
 from s2frames.writer_state import Pending
 from s2frames_trio.duplex import Duplex
 from s2frames_trio.pool import Pool
+from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["AppendSession", "AppendTicket"]
 
@@ -45,6 +47,7 @@ class AppendTicket:
     """
 
     _complaints: _Complaints = field(repr=False)
+    _home: Home = field(repr=False)
     _settled: trio.Event = field(factory=trio.Event, repr=False)
     _ticket: Ticket | None = field(default=None, repr=False)
 
@@ -53,6 +56,7 @@ class AppendTicket:
 
     async def _wait(self) -> Appended:
         while self._ticket is None:
+            self._home.check()
             self._complaints.check()
             with self._complaints.waking(self._wake):
                 await self._settled.wait()
@@ -111,13 +115,15 @@ class AppendSession(Generic[T]):
     Leaving the block waits until everything is durable; leaving it by an exception sends nothing
     more. Tasks may share a session: what they append goes out in the order in which it was
     accepted. A lost connection is made anew and what was not acked is sent again, as long as
-    `retry` says; after the error in which that ends every call raises it.
+    `retry` says; after the error in which that ends every call raises it. A session belongs to the
+    process that made it: after a fork make another one.
     """
 
     def __init__(self, pool: Pool, protocol: AppendProtocol, outbox: Outbox[T]) -> None:
         self._pool = pool
         self._protocol = protocol
         self._outbox = outbox
+        self._home = Home("an append session", THIS_PROCESS)
         self._duplex = Duplex(pool, protocol, self._take_events)
         self._is_started = False
         self._num_submitted = 0
@@ -138,6 +144,7 @@ class AppendSession(Generic[T]):
 
     def pending(self) -> Pending:
         """What was accepted and is not known to be durable, to go on with in another session."""
+        self._home.check()
         return self._protocol.pending()
 
     async def append(
@@ -156,6 +163,10 @@ class AppendSession(Generic[T]):
 
         Cancelled before that, nothing of it is sent.
         """
+        home = self._home
+        # Without a call: this runs for every message.
+        if home.process.number != home.number:
+            home.check()
         self._num_submitted += 1
         has_room = not (self._protocol.is_full or self._turn.locked())
         if has_room and self._is_started and self._num_submitted % _SUBMITS_PER_TURN:
@@ -173,7 +184,7 @@ class AppendSession(Generic[T]):
 
     def _accept(self, message: T, headers: Iterable[Header], timestamp: int | None) -> AppendTicket:
         self._complaints.check()
-        ticket = AppendTicket(self._complaints)
+        ticket = AppendTicket(self._complaints, self._home)
         self._outbox.submit(
             message, headers, timestamp, now=trio.current_time(), on_settled=ticket.settle
         )
@@ -244,6 +255,7 @@ class AppendSession(Generic[T]):
 
     async def close(self) -> None:
         """Wait until everything is durable and end the session. Idempotent."""
+        self._home.check()
         self._protocol.close()
         if self._is_started:
             self._duplex.wake()
@@ -254,6 +266,7 @@ class AppendSession(Generic[T]):
         self._check_failure()
 
     async def __aenter__(self) -> AppendSession[T]:
+        self._home.check()
         if self._is_started:
             raise LocalProtocolError("a session is entered once")
         # Not once the task is started: cancelled here, nobody would leave the block.
@@ -268,6 +281,9 @@ class AppendSession(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self._home.is_here:
+            # What it has accepted is the original's to send.
+            return
         try:
             if kind is None and not self._outbox.is_end_told:
                 await self.close()
@@ -281,6 +297,7 @@ class AppendSession(Generic[T]):
                 await self._duplex.finished.wait()
 
     def _check(self) -> None:
+        self._home.check()
         if not self._is_started:
             raise LocalProtocolError(
                 "append inside a block: async with stream.append_session(...) as session"

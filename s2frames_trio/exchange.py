@@ -7,9 +7,11 @@ from math import inf
 import trio
 
 from s2frames.errors import S2FramesError
+from s2frames.home import Home
 from s2frames.session import CloseRequest, Machine, OpenRequest
 from s2frames_trio.h2_stream import Http2Stream
 from s2frames_trio.pool import Pool
+from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["Exchange"]
 
@@ -22,10 +24,12 @@ class Exchange:
     Args:
         pool: where streams come from.
         machine: a session or an operation.
+        home: the process that it is for; by default this one.
     """
 
-    def __init__(self, pool: Pool, machine: Machine) -> None:
+    def __init__(self, pool: Pool, machine: Machine, home: Home | None = None) -> None:
         self._pool = pool
+        self._home = Home("a call", THIS_PROCESS) if home is None else home
         self._machine = machine
         self._request_id = 0
         self._stream: Http2Stream | None = None
@@ -44,6 +48,7 @@ class Exchange:
         The machine's events are to be taken after each step. What cancels a step passes; the
         machine may go on.
         """
+        self._home.check()
         if self._is_stepping:
             self._recover()
         self._is_stepping = True
@@ -81,9 +86,13 @@ class Exchange:
             self._is_opening = False
 
     def close(self) -> None:
-        """Be done with the request that is open, if one is, and wake a task that waits."""
-        self._waiting.cancel()
-        self._drop()
+        """Be done with the request that is open, if one is, and wake a task that waits.
+
+        In a copy of the process nothing happens: the connection is the original's.
+        """
+        if self._home.is_here:
+            self._waiting.cancel()
+            self._drop()
 
     async def _wait(self, opening: OpenRequest | None) -> None:
         """Wait for what comes next, until the machine's time has come."""

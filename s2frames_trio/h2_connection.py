@@ -21,6 +21,7 @@ from h2.exceptions import ProtocolError
 from hyperframe.frame import GoAwayFrame
 
 from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError, TransportError
+from s2frames.home import Home
 from s2frames_trio.connection_state import TRANSITIONS, ConnectionInput, ConnectionState
 from s2frames_trio.frame_buffer import FrameBuffer
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, bound_encoder, make_h2
@@ -35,6 +36,7 @@ from s2frames_trio.mapping import (
     unprocessed_error,
 )
 from s2frames_trio.outgoing import Outgoing, Upload
+from s2frames_trio.process import THIS_PROCESS
 from s2frames_trio.quick_ack import quick_acks
 from s2frames_trio.receive_window import Grants, ReceiveWindow
 
@@ -92,6 +94,7 @@ class Http2Connection:
         on_change: Callable[[], object] = lambda: None,
     ) -> None:
         self.number = number
+        self._home = Home("a connection", THIS_PROCESS)
         self._transport = transport
         self._where = where
         self._on_change = on_change
@@ -225,7 +228,9 @@ class Http2Connection:
                     nursery.start_soon(self._guard, task)
         finally:
             self.close()
-            await self._say_goodbye()
+            # In a copy of the process there is nothing to say: the connection is the original's.
+            if self._home.is_here:
+                await self._say_goodbye()
 
     async def _guard(self, task: Callable[[], Any]) -> None:
         try:

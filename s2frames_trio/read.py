@@ -12,12 +12,14 @@ from s2frames.alone import Alone
 from s2frames.checkpoint import Checkpoint
 from s2frames.errors import LocalProtocolError
 from s2frames.handout import Handout
+from s2frames.home import Home
 from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
 from s2frames_trio.exchange import Exchange
 from s2frames_trio.pool import Pool
+from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["ReadSession"]
 
@@ -29,15 +31,19 @@ class ReadSession(Generic[T]):
 
     Leaving the block closes it. A lost connection is made anew, and reading goes on at the next
     record, as long as `retry` says. After a `FrameLost`, a `CodecError` or a cancellation iteration
-    may go on. A session belongs to one task at a time.
+    may go on. A session belongs to one task at a time, and to the process that made it: after a
+    fork make another one.
     """
 
     def __init__(self, pool: Pool, protocol: ReadProtocol, handout: Handout[T]) -> None:
         self._protocol = protocol
         self._handout = handout
-        self._exchange = Exchange(pool, protocol)
+        self._home = Home("a read session", THIS_PROCESS)
+        self._exchange = Exchange(pool, protocol, self._home)
         self._is_entered = False
-        self._alone = Alone("a read session belongs to one task at a time, and this one is in use")
+        self._alone = Alone(
+            "a read session belongs to one task at a time, and this one is in use", self._home
+        )
 
     @property
     def stats(self) -> ReaderStats:
@@ -65,15 +71,23 @@ class ReadSession(Generic[T]):
         return _Batches(self._fetch_many, self._handout.hand_out_many)
 
     async def close(self) -> None:
-        """Stop reading. Idempotent."""
+        """Stop reading. Idempotent.
+
+        After a fork it closes nothing in the copy of the process: the connection is the original's.
+        """
         self._protocol.close()
         self._exchange.close()
-        await trio.lowlevel.checkpoint()
+        if self._home.is_here:
+            await trio.lowlevel.checkpoint()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
+        home = self._home
+        # Without a call: this runs for every message.
+        if home.process.number != home.number:
+            home.check()
         if not self._handout.fetch():
             await self._fetch_one()
         elif self._protocol.has_last:

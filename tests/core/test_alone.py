@@ -7,15 +7,16 @@ import pytest
 from interruption import Interruption
 from s2frames.alone import Alone
 from s2frames.errors import LocalProtocolError
+from s2frames.home import Home, Process
 
 
 def test_one_after_the_other() -> None:
-    alone = Alone("in use")
+    alone = Alone("in use", Home("it", Process(1)))
     assert [alone.run(list) for _ in range(3)] == [[], [], []]
 
 
 def test_the_second_one_gets_an_error_and_the_first_stays() -> None:
-    alone = Alone("in use")
+    alone = Alone("in use", Home("it", Process(1)))
     first, second = object(), object()
     alone.begin(first)
     for _ in range(2):
@@ -29,14 +30,14 @@ def test_the_second_one_gets_an_error_and_the_first_stays() -> None:
 
 
 def test_a_call_inside_is_the_second_one() -> None:
-    alone = Alone("in use")
+    alone = Alone("in use", Home("it", Process(1)))
     with pytest.raises(LocalProtocolError, match=r"^in use$"):
         alone.run(lambda: alone.run(list))
     assert alone.run(list) == []
 
 
 def test_other_threads_count_too() -> None:
-    alone = Alone("in use")
+    alone = Alone("in use", Home("it", Process(1)))
     errors: list[str] = []
 
     def enter() -> None:
@@ -54,7 +55,7 @@ def test_other_threads_count_too() -> None:
 
 
 def test_an_exception_lets_the_next_one_in() -> None:
-    alone = Alone("in use")
+    alone = Alone("in use", Home("it", Process(1)))
     with pytest.raises(ZeroDivisionError):
         alone.run(lambda: 1 // 0)
     assert alone.run(list) == []
@@ -64,10 +65,22 @@ def test_an_interruption_at_any_line_lets_the_next_one_in() -> None:
     k = 0
     while True:
         k += 1
-        alone = Alone("in use")
+        alone = Alone("in use", Home("it", Process(1)))
         with Interruption(k) as interruption:
             alone.run(list)
         assert alone.run(list) == [], interruption.where
         if interruption.where is None:
             break
     assert k > 10
+
+
+def test_in_another_process_the_place_cannot_be_taken() -> None:
+    process = Process(1)
+    alone = Alone("in use", Home("it", process))
+    process.number = 2
+    done: list[None] = []
+    with pytest.raises(LocalProtocolError, match="it belongs to the process that made it, 1"):
+        alone.run(lambda: done.append(None))
+    assert done == []
+    process.number = 1
+    assert alone.run(list) == []

@@ -19,6 +19,7 @@ from s2frames import (
 )
 from s2frames.session import Retrying
 from s2frames_httpx import AppendSession, Client, EmbeddedTransport, Stream
+from s2frames_httpx.closing import Closing
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 
 
@@ -150,7 +151,7 @@ def test_control_c_between_two_attempts(
     transport = Losing(inner, {0})
     session = stream_over(transport).append_session(on_retry=told.append)
     with monkeypatch.context() as patch:
-        patch.setattr("s2frames_httpx.exchange.time.sleep", raise_interrupt)
+        patch.setattr(Closing, "wait", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             session.append(b"a")
     assert [str(event.error) for event in told] == [LOST]
@@ -161,7 +162,7 @@ def test_control_c_between_two_attempts(
     assert read_all(inner) == [b"a", b"b"]
 
 
-def raise_interrupt(_seconds: float) -> None:
+def raise_interrupt(_closing: Closing, _seconds: float) -> None:
     raise KeyboardInterrupt
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from s2frames.operation import read_range
 from s2frames.session import CloseRequest
 from s2frames_httpx import AsyncClient
 from s2frames_httpx.async_exchange import AsyncExchange
+from s2frames_httpx.closing import AsyncClosing
 from scenes import ASYNC_FLAVOURS
 
 pytestmark = [
@@ -70,7 +70,7 @@ class AnswerBody(httpx.AsyncByteStream):
 
 
 def exchange_of(machine: ScriptedMachine, answers: Answers) -> AsyncExchange:
-    return AsyncExchange(httpx.AsyncClient(transport=answers), machine)
+    return AsyncExchange(httpx.AsyncClient(transport=answers), AsyncClosing(), machine)
 
 
 async def cancel_while_it_waits(exchange: AsyncExchange) -> None:
@@ -157,7 +157,7 @@ async def test_a_cancellation_is_told_and_another_task_goes_on(is_inside: bool) 
 
 
 async def test_it_sleeps_until_the_machines_time() -> None:
-    machine = ScriptedMachine([], timeout=time.monotonic())
+    machine = ScriptedMachine([], timeout=anyio.current_time())
     exchange = exchange_of(machine, Answers([]))
     await exchange.step()
     assert machine.told == ["timeout"]
@@ -166,7 +166,7 @@ async def test_it_sleeps_until_the_machines_time() -> None:
 
 
 async def test_a_task_that_sleeps_can_be_cancelled() -> None:
-    machine = ScriptedMachine([], timeout=time.monotonic() + 3600)
+    machine = ScriptedMachine([], timeout=anyio.current_time() + 3600)
     exchange = exchange_of(machine, Answers([]))
     await cancel_while_it_waits(exchange)
     # The next one sleeps as well.
@@ -175,7 +175,7 @@ async def test_a_task_that_sleeps_can_be_cancelled() -> None:
 
 
 async def test_closing_wakes_who_sleeps() -> None:
-    machine = ScriptedMachine([], timeout=time.monotonic() + 3600)
+    machine = ScriptedMachine([], timeout=anyio.current_time() + 3600)
     exchange = exchange_of(machine, Answers([]))
     async with anyio.create_task_group() as group:
         group.start_soon(exchange.step)
@@ -204,7 +204,7 @@ async def test_a_closed_client_is_told_at_once() -> None:
     machine = ScriptedMachine([opening(1)])
     http = httpx.AsyncClient(transport=Answers([]))
     await http.aclose()
-    await AsyncExchange(http, machine).step()
+    await AsyncExchange(http, AsyncClosing(), machine).step()
     assert [str(error) for error in machine.errors] == ["the client is closed"]
     assert isinstance(machine.errors[0], LocalProtocolError)
 

@@ -296,7 +296,7 @@ class Dripping(httpx.AsyncByteStream):
 
 async def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     body = Dripping()
-    monkeypatch.setattr("s2frames_httpx.feed.time", body)
+    monkeypatch.setattr("anyio.current_time", body.monotonic)
     answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
     async with AsyncClient(EMBEDDED_SETTINGS, transport=answer) as client:
         stream = client.stream("test-basin", "room/1")

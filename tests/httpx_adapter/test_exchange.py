@@ -11,11 +11,13 @@ from attrs import define, field
 from httpx_adapter.machine import ScriptedMachine, opening
 from s2frames import LocalProtocolError
 from s2frames.session import CloseRequest
+from s2frames_httpx.answers import Answers
+from s2frames_httpx.closing import Closing
 from s2frames_httpx.exchange import Exchange
 
 
 @define(eq=False)
-class Answers(httpx.BaseTransport):
+class Answering(httpx.BaseTransport):
     """Gives one answer after the other; an exception is raised."""
 
     bodies: list[Any]
@@ -35,7 +37,7 @@ class Answers(httpx.BaseTransport):
 class AnswerBody(httpx.SyncByteStream):
     """Pieces of an answer; an exception is raised in its turn."""
 
-    owner: Answers
+    owner: Answering
     pieces: list[bytes | BaseException]
 
     def __iter__(self) -> Iterator[bytes]:
@@ -48,13 +50,13 @@ class AnswerBody(httpx.SyncByteStream):
         self.owner.num_closed += 1
 
 
-def exchange_of(machine: ScriptedMachine, answers: Answers) -> Exchange:
-    return Exchange(httpx.Client(transport=answers), machine)
+def exchange_of(machine: ScriptedMachine, answers: Answering) -> Exchange:
+    return Exchange(Answers(httpx.Client(transport=answers)), machine)
 
 
 def test_a_request_and_its_answer() -> None:
     machine = ScriptedMachine([opening(1, b"body")])
-    answers = Answers([[b"a", b"b"]])
+    answers = Answering([[b"a", b"b"]])
     exchange = exchange_of(machine, answers)
     for _ in range(4):
         exchange.step()
@@ -75,7 +77,7 @@ def test_a_request_and_its_answer() -> None:
 
 def test_what_is_asked_comes_before_the_next_bytes() -> None:
     machine = ScriptedMachine([opening(1)])
-    answers = Answers([[b"a", b"never taken"], [b"c"]])
+    answers = Answering([[b"a", b"never taken"], [b"c"]])
     exchange = exchange_of(machine, answers)
     exchange.step()
     exchange.step()
@@ -98,7 +100,7 @@ def test_what_is_asked_comes_before_the_next_bytes() -> None:
 def test_a_failure_is_told_and_the_answer_closed(bodies: list[Any]) -> None:
     machine = ScriptedMachine([opening(1)])
     has_no_answer = isinstance(bodies[0], Exception)
-    answers = Answers(bodies)
+    answers = Answering(bodies)
     exchange = exchange_of(machine, answers)
     while (1, "lost") not in machine.told:
         exchange.step()
@@ -111,7 +113,7 @@ def test_a_failure_is_told_and_the_answer_closed(bodies: list[Any]) -> None:
 @pytest.mark.parametrize("is_inside", [True, False])
 def test_an_interruption_passes_and_is_told(kind: type[BaseException], is_inside: bool) -> None:
     machine = ScriptedMachine([opening(1), [], opening(2)])
-    answers = Answers([[kind()] if is_inside else kind(), [b"a"]])
+    answers = Answering([[kind()] if is_inside else kind(), [b"a"]])
     exchange = exchange_of(machine, answers)
     if is_inside:
         exchange.step()
@@ -131,14 +133,14 @@ def test_without_anything_open_it_sleeps_until_the_machines_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = ScriptedMachine([], timeout=time.monotonic() + 3600)
-    exchange = exchange_of(machine, Answers([]))
+    exchange = exchange_of(machine, Answering([]))
     slept: list[float] = []
 
-    def sleep(seconds: float) -> None:
+    def wait(_closing: Closing, seconds: float) -> None:
         slept.append(seconds)
         machine.timeout = 0.0
 
-    monkeypatch.setattr("s2frames_httpx.exchange.time.sleep", sleep)
+    monkeypatch.setattr(Closing, "wait", wait)
     exchange.step()
     assert slept == [pytest.approx(3600, abs=60)]
     assert machine.told == ["timeout"]
@@ -149,21 +151,21 @@ def test_without_anything_open_it_sleeps_until_the_machines_time(
 
 def test_control_c_while_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = ScriptedMachine([], timeout=time.monotonic() + 3600)
-    exchange = exchange_of(machine, Answers([]))
+    exchange = exchange_of(machine, Answering([]))
 
-    def interrupt(_seconds: float) -> None:
+    def interrupt(_closing: Closing, _seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("s2frames_httpx.exchange.time.sleep", interrupt)
+    monkeypatch.setattr(Closing, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         exchange.step()
 
 
 def test_a_closed_client_is_told_at_once() -> None:
     machine = ScriptedMachine([opening(1)])
-    http = httpx.Client(transport=Answers([]))
+    http = httpx.Client(transport=Answering([]))
     http.close()
-    exchange = Exchange(http, machine)
+    exchange = Exchange(Answers(http), machine)
     exchange.step()
     assert [str(error) for error in machine.errors] == ["the client is closed"]
     assert isinstance(machine.errors[0], LocalProtocolError)
@@ -171,7 +173,7 @@ def test_a_closed_client_is_told_at_once() -> None:
 
 def test_closing_is_idempotent() -> None:
     machine = ScriptedMachine([opening(1)])
-    answers = Answers([[b"a"]])
+    answers = Answering([[b"a"]])
     exchange = exchange_of(machine, answers)
     exchange.close()
     exchange.step()

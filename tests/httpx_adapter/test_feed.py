@@ -19,7 +19,7 @@ LATER = 3600.0
 
 
 def feed_for(machine: ScriptedMachine) -> Feed:
-    return Feed(machine)
+    return Feed(machine, time.monotonic)
 
 
 def begin(feed: Feed) -> tuple[httpx.Request, Outgoing]:

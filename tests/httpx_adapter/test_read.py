@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpcore
 import httpx
 import pytest
-from attrs import define
+from attrs import define, field
 
 from httpx_adapter.gates import Counter, Gate, Recorder
 from live_service import live_service
@@ -52,22 +55,156 @@ def test_a_bare_loop_reads_to_the_end(inner: EmbeddedTransport) -> None:
     assert counter.num_open == 0
 
 
-def test_a_bare_loop_that_is_left_closes_the_answer(inner: EmbeddedTransport) -> None:
-    counter = Counter(inner)
-    for message in stream_over(counter).read_session(follow=True):
+def leave_messages(stream: Stream) -> None:
+    for message in stream.read_session(follow=True):
         assert message == b"0"
-        assert counter.num_open == 1
         break
+
+
+def leave_frames(stream: Stream) -> None:
+    for frame in stream.read_session(follow=True).frames():
+        assert frame.start == 0
+        break
+
+
+def leave_in_a_cycle(stream: Stream) -> None:
+    session: Any = stream.read_session(follow=True)
+    session.itself = session
+    assert next(session) == b"0"
+
+
+def leave_a_block_in_a_generator(stream: Stream) -> None:
+    def messages() -> Iterator[bytes]:
+        with stream.read_session(follow=True) as session:
+            for message in session:
+                yield message + b""
+
+    assert next(messages()) == b"0"
+
+
+LEAVING = [leave_messages, leave_frames, leave_in_a_cycle, leave_a_block_in_a_generator]
+
+
+def leave_a_generator_that_closes(stream: Stream) -> None:
+    def messages() -> Iterator[bytes]:
+        # Left here, it closes what it has its messages from.
+        yield from stream.read_session(follow=True)
+
+    generator: Any = messages()
+    assert next(generator) == b"0"
+    cycle = [generator]
+    cycle.append(cycle)
+
+
+@pytest.mark.parametrize("leave", LEAVING)
+@pytest.mark.parametrize("then", [lambda stream, _: stream.check_tail(), lambda _, c: c.close()])
+def test_what_is_left_open_is_closed_by_the_next_call_or_with_the_client(
+    inner: EmbeddedTransport,
+    leave: Callable[[Stream], None],
+    then: Callable[[Stream, Client], object],
+) -> None:
+    counter = Counter(inner)
+    client = Client(EMBEDDED_SETTINGS, transport=counter)
+    stream = client.stream("test-basin", "room/1")
+    leave(stream)
     gc.collect()
+    # The collector comes anywhere: it closes nothing itself.
+    assert counter.num_open == 1
+    then(stream, client)
     assert counter.num_open == 0
 
 
-def test_a_bare_loop_over_frames_that_is_left_closes_the_answer(inner: EmbeddedTransport) -> None:
+@define(eq=False)
+class Locking(httpx.BaseTransport):
+    """Has a lock as a connection pool has one, and is found by the collector while it holds it."""
+
+    inner: httpx.BaseTransport
+    lock: threading.Lock = field(factory=threading.Lock)
+    num_closed: int = 0
+    #: Who would have waited for ever.
+    deadlocks: list[str] = field(factory=list)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self.lock:
+            gc.collect()
+        response = self.inner.handle_request(request)
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        response.stream = LockingBody(self, response.stream)
+        return response
+
+    def note(self, what: str) -> None:
+        if self.lock.locked():
+            self.deadlocks.append(what)
+
+
+@define(eq=False)
+class LockingBody(httpx.SyncByteStream):
+    owner: Locking
+    inner: httpx.SyncByteStream
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self.inner
+        finally:
+            # httpcore closes here, too.
+            self.owner.note("a body that is dropped")
+
+    def close(self) -> None:
+        self.owner.note("a body that is closed")
+        self.owner.num_closed += 1
+        self.inner.close()
+
+
+@pytest.mark.parametrize("leave", [*LEAVING, leave_a_generator_that_closes])
+def test_the_collector_closes_nothing_in_anyones_lock(
+    inner: EmbeddedTransport, leave: Callable[[Stream], None]
+) -> None:
+    locking = Locking(inner)
+    with Client(EMBEDDED_SETTINGS, transport=locking) as client:
+        stream = client.stream("test-basin", "room/1")
+        gc.collect()
+        gc.disable()
+        try:
+            leave(stream)
+            # Finds it only now, if it is a cycle.
+            stream.check_tail()
+            assert locking.deadlocks == []
+            stream.check_tail()
+        finally:
+            gc.enable()
+        # The left one, and two calls.
+        assert locking.num_closed == 3
+    assert locking.deadlocks == []
+
+
+def test_a_session_collected_in_the_lock_of_the_connection_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_collections = 0
+    assign = httpcore.ConnectionPool._assign_requests_to_connections
+
+    def collect(pool: httpcore.ConnectionPool) -> list[httpcore.ConnectionInterface]:
+        nonlocal num_collections
+        num_collections += 1
+        gc.collect()
+        return assign(pool)
+
+    monkeypatch.setattr(httpcore.ConnectionPool, "_assign_requests_to_connections", collect)
+    with live_service() as url, Client(Settings(endpoints=Endpoints.at(url))) as client:
+        stream = fill(client)
+        for leave in (*LEAVING, leave_a_generator_that_closes):
+            leave(stream)
+            assert stream.check_tail().seq_num == len(MESSAGES)
+    assert num_collections > 0
+
+
+def test_a_thousand_forgotten_readers_leave_nothing_open(inner: EmbeddedTransport) -> None:
     counter = Counter(inner)
-    for frame in stream_over(counter).read_session(follow=True).frames():
-        assert frame.start == 0
-        break
-    gc.collect()
+    with Client(EMBEDDED_SETTINGS, transport=counter) as client:
+        stream = client.stream("test-basin", "room/1")
+        for n in range(1000):
+            LEAVING[n % 2](stream)
+            assert counter.num_open == 1
     assert counter.num_open == 0
 
 
@@ -253,7 +390,7 @@ class Dripping(httpx.SyncByteStream):
 
 def test_an_error_whose_body_drips_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     body = Dripping()
-    monkeypatch.setattr("s2frames_httpx.feed.time", body)
+    monkeypatch.setattr("s2frames_httpx.exchange.time", body)
     answer = httpx.MockTransport(lambda _request: httpx.Response(503, stream=body))
     session = stream_over(answer).read_session(retry=Retry(max_attempts=1))
     with pytest.raises(ServiceError, match=r"status 503, .*; the answer broke off$") as caught:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from s2frames import Settings
+from s2frames.errors import ConnectError
+from s2frames.retry import Retry
+from s2frames_httpx import AsyncClient
+from s2frames_httpx.clock import running_clock
+from s2frames_httpx.embedded import EMBEDDED_SETTINGS
+from scenes import ASYNC_FLAVOURS
+
+
+@pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True, ids=str)
+@pytest.mark.usefixtures("flavour")
+async def test_it_is_the_clock_of_the_loop() -> None:
+    clock = running_clock()
+    assert anyio.current_time() <= clock() <= anyio.current_time()
+
+
+def test_a_loop_that_only_hosts_trio_is_not_asked() -> None:
+    clocks: list[object] = []
+    done: asyncio.Future[None]
+
+    async def look() -> None:
+        clocks.append(running_clock())
+
+    async def host() -> None:
+        nonlocal done
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            look,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=lambda _outcome: done.set_result(None),
+        )
+        await done
+
+    asyncio.run(host())
+    assert clocks == [trio.current_time]
+
+
+# Far less than this takes.
+SECONDS = 20.0
+
+
+def refuse(_request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+async def ask(client: AsyncClient) -> None:
+    await client.stream("test-basin", "room/1").check_tail()
+
+
+async def read(client: AsyncClient) -> None:
+    async with client.stream("test-basin", "room/1").read_session() as messages:
+        await anext(messages)
+
+
+async def append(client: AsyncClient) -> None:
+    async with client.stream("test-basin", "room/1").append_session(linger=1) as session:
+        await session.append_many([b"a"])
+
+
+@pytest.mark.parametrize("use", [ask, read, append])
+def test_a_client_waits_and_counts_on_one_clock(use: Callable[[AsyncClient], Any]) -> None:
+    async def main() -> float:
+        # Counted on the system's clock, `SECONDS` would be as many real ones, and here far more.
+        settings = Settings(
+            endpoints=EMBEDDED_SETTINGS.endpoints, retry=Retry(connect_seconds=SECONDS)
+        )
+        async with AsyncClient(settings, transport=httpx.MockTransport(refuse)) as client:
+            began = trio.current_time()
+            with pytest.raises(ConnectError):
+                await use(client)
+            return trio.current_time() - began
+
+    took = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert SECONDS / 2 < took < SECONDS + 2
