@@ -106,10 +106,18 @@ class Exchange:
             elif self._stream is not None:
                 await self._receive(self._stream)
             elif deadline is not None:
-                await trio.sleep_forever()
+                await self._sleep(deadline)
             else:
                 await trio.lowlevel.checkpoint()
         self._machine.handle_timeout(trio.current_time())
+
+    async def _sleep(self, deadline: float) -> None:
+        """Wait for the machine's time, which cancels this, or until the client is closed.
+
+        That is as if it had come: the machine asks for its next request, and hears that it cannot.
+        """
+        await self._pool.closed.wait()
+        self._machine.handle_timeout(deadline)
 
     @property
     def _has_arrived(self) -> bool:

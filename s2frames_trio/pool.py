@@ -222,7 +222,8 @@ class Pool:
         self._open_timeout = open_timeout
         self._places: dict[Origin, _Place] = {}
         self._num_dialed = 0
-        self._is_closed = False
+        #: Set when the pool is closed, for those who wait for something else.
+        self.closed = trio.Event()
 
     async def open_stream(
         self, request: Request, *, end: bool = False, after: int = 0
@@ -336,7 +337,7 @@ class Pool:
 
     def close(self) -> None:
         """End all connections: what is open fails. Idempotent."""
-        self._is_closed = True
+        self.closed.set()
         for place in self._places.values():
             # First, or a connection that ends would be replaced for those who wait.
             place.refuse(LocalProtocolError(_CLOSED))
@@ -344,7 +345,7 @@ class Pool:
                 connection.close(LocalProtocolError(_CLOSED))
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self.closed.is_set():
             raise LocalProtocolError(_CLOSED)
 
 
