@@ -261,6 +261,11 @@ class AppendProtocol(Mendable):
         return self._writer.next_frame
 
     @property
+    def max_frame_bytes(self) -> int:
+        """The largest payload that it accepts."""
+        return self._settings.max_frame_bytes
+
+    @property
     def is_full(self) -> bool:
         """Whether enough messages wait: take no more before some are durable."""
         return self._writer.queued_bytes >= self._settings.max_inflight_bytes
@@ -327,14 +332,14 @@ class AppendProtocol(Mendable):
         now: float,
     ) -> int:
         """Accept a payload; returns its number. Raises as `FrameWriter.send` does."""
-        self._check_open()
+        self.check_open()
         if not self._writer.queued_bytes:
             self._waiting_since = now
         return self._writer.send(payload, headers, timestamp)
 
     def send_many(self, payloads: Iterable[bytes], *, now: float) -> range:
         """Accept payloads, all or none; returns their numbers. As `FrameWriter.send_many`."""
-        self._check_open()
+        self.check_open()
         if not self._writer.queued_bytes:
             self._waiting_since = now
         return self._writer.send_many(payloads)
@@ -353,7 +358,8 @@ class AppendProtocol(Mendable):
         if self._state not in _ENDED:
             self._end(LocalProtocolError(why))
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `LocalProtocolError` when the session accepts nothing more."""
         if self._state in _ENDED or self._is_closing:
             raise LocalProtocolError("the append session is closed")
 

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from s2frames.alone import Alone
 from s2frames.append import AppendProtocol, AppendState
+from s2frames.drawing import drawing
 from s2frames.events import Appended
 from s2frames.home import Home
 from s2frames.outbox import Outbox
@@ -75,8 +76,12 @@ class AppendSession(Generic[T]):
         Returns where the first one starts and the last one ends, None when there are none.
         `on_durable` is told of each message, in order, when it is durable. What waits goes out when
         it is enough for a burst, or has waited for `linger` when the next message comes: an
-        iterable that pauses keeps its last messages until it goes on. When a message cannot be
-        sent, those before it are accepted and become durable with the next call in the block.
+        iterable that pauses keeps its last messages until it goes on.
+
+        Nothing is drawn that is not accepted, but for a message that cannot be sent, which raises.
+        Whatever ends the call (the iterable or `on_durable` raising, Ctrl-C), the error comes out
+        as it is, and what was drawn before becomes durable with the next call in the block. A
+        generator is closed by then, as no `for` would do.
         """
         return self._alone.run(lambda: self._append_many(messages, on_durable))
 
@@ -100,10 +105,18 @@ class AppendSession(Generic[T]):
         if not self._home.is_here:
             # What it has accepted is the original's to send.
             return
-        if kind is None and not self._outbox.is_end_told:
-            self.close()
-            return
-        self._protocol.abort()
+        try:
+            if kind is not None:
+                self._outbox.leave_to(error)
+            elif self._outbox.is_end_told:
+                self._outbox.check_callbacks()
+            else:
+                self.close()
+        finally:
+            self._protocol.abort()
+            self._leave(kind)
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
         if kind is GeneratorExit:
             # A generator around the block is left, perhaps by the collector, in whatever lock its
             # thread holds: nothing is closed here.
@@ -121,9 +134,10 @@ class AppendSession(Generic[T]):
     def _append_many(
         self, messages: Iterable[T], on_durable: Callable[[Appended], None] | None
     ) -> Appended | None:
-        with self._outbox.listening(on_durable) as listener:
-            for message in messages:
-                listener.put(message, now=time.monotonic())
+        with drawing(messages) as source, self._outbox.listening(on_durable) as listener:
+            listener.check_source(source)
+            for listener.drawn in source:
+                listener.put_drawn(now=time.monotonic())
                 while self._protocol.is_due(time.monotonic()):
                     self._run_burst()
                     self._outbox.check()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable
-from contextlib import aclosing
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -11,13 +10,13 @@ import anyio
 import httpx
 
 from s2frames.append import AppendProtocol, AppendState
+from s2frames.drawing import drawing, drawing_async
 from s2frames.events import Appended
 from s2frames.home import Home
-from s2frames.outbox import Outbox
+from s2frames.outbox import Listener, Outbox
 from s2frames.records import Header
 from s2frames.writer_state import Pending
 from s2frames_httpx.async_exchange import AsyncExchange
-from s2frames_httpx.async_iteration import iterate
 from s2frames_httpx.clock import running_clock
 from s2frames_httpx.closing import AsyncClosing
 from s2frames_httpx.process import THIS_PROCESS
@@ -25,6 +24,9 @@ from s2frames_httpx.process import THIS_PROCESS
 __all__ = ["AsyncAppendSession"]
 
 T = TypeVar("T")
+
+# Between two waits no other task runs; so many messages are encoded in a few milliseconds.
+_MESSAGES_PER_TURN = 1000
 
 
 class AsyncAppendSession(Generic[T]):
@@ -75,8 +77,7 @@ class AsyncAppendSession(Generic[T]):
 
         `headers` are (name, value) pairs of bytes, `timestamp` milliseconds since the Unix epoch.
         """
-        self._home.check()
-        await self._drive(lambda: not self._protocol.is_full)
+        await self._wait_for_room()
         frame = self._outbox.put(message, headers, timestamp, now=anyio.current_time())
         with self._outbox.watching(frame):
             while (appended := self._outbox.result(frame)) is None:
@@ -93,27 +94,61 @@ class AsyncAppendSession(Generic[T]):
         Returns where the first one starts and the last one ends, None when there are none.
         `on_durable` is told of each message, in order, when it is durable. What waits goes out when
         it is enough for a burst, or has waited for `linger` when the next message comes: an
-        iterable that pauses keeps its last messages until it goes on. When a message cannot be
-        sent, those before it are accepted and become durable with the next call in the block.
+        iterable that pauses keeps its last messages until it goes on.
+
+        Nothing is drawn that is not accepted, but for a message that cannot be sent, which raises,
+        and one that comes out of an async iterable when the session has failed meanwhile. Whatever
+        ends the call (the iterable or `on_durable` raising, a cancellation), the error comes out as
+        it is, and what was drawn before becomes durable with the next call in the block. A
+        generator is closed by then, as no `for` would do.
         """
+        if isinstance(messages, AsyncIterable):
+            return await self._append_awaited(messages, on_durable)
+        clock = running_clock()
+        with drawing(messages) as source, self._outbox.listening(on_durable) as listener:
+            await self._wait_for_room()
+            listener.check_source(source)
+            for num_messages, listener.drawn in enumerate(source, 1):
+                listener.put_drawn(now=clock())
+                if self._protocol.is_due(clock()) or num_messages % _MESSAGES_PER_TURN == 0:
+                    await self._send_due(listener, clock)
+                    listener.check_source(source)
+            return await self._wait_until_durable(listener)
+
+    async def _append_awaited(
+        self, messages: AsyncIterable[T], on_durable: Callable[[Appended], None] | None
+    ) -> Appended | None:
+        clock = running_clock()
+        async with drawing_async(messages) as source:
+            with self._outbox.listening(on_durable) as listener:
+                await self._wait_for_room()
+                listener.check_source(source)
+                async for listener.drawn in source:
+                    listener.put_drawn(now=clock())
+                    if self._protocol.is_due(clock()):
+                        await self._send_due(listener, clock)
+                    listener.check_source(source)
+                return await self._wait_until_durable(listener)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until a message may be accepted. Raises what ended the session."""
         self._home.check()
         await anyio.lowlevel.checkpoint()
-        clock = running_clock()
+        self._outbox.check()
+        await self._drive(lambda: not self._protocol.is_full)
 
-        def is_due() -> bool:
-            return self._protocol.is_due(clock())
+    async def _send_due(self, listener: Listener[T], clock: Callable[[], float]) -> None:
+        """Send what is to be sent before another message is drawn; let other tasks run."""
+        await anyio.lowlevel.checkpoint()
+        while self._protocol.is_due(clock()):
+            await self._take_turn(lambda: not self._protocol.is_due(clock()))
+            listener.tell()
 
-        with self._outbox.listening(on_durable) as listener:
-            async with aclosing(iterate(messages)) as items:
-                async for message in items:
-                    listener.put(message, now=clock())
-                    while is_due():
-                        await self._take_turn(lambda: not is_due())
-                        listener.tell()
-            while not listener.is_durable:
-                await self._take_turn(lambda: listener.is_durable)
-                listener.tell()
-            return listener.appended
+    async def _wait_until_durable(self, listener: Listener[T]) -> Appended | None:
+        while not listener.is_durable:
+            await self._take_turn(lambda: listener.is_durable)
+            listener.tell()
+        return listener.appended
 
     async def flush(self) -> None:
         """Wait until everything accepted is durable."""
@@ -140,9 +175,14 @@ class AsyncAppendSession(Generic[T]):
         if not self._home.is_here:
             # What it has accepted is the original's to send.
             return
-        if kind is None and not self._outbox.is_end_told:
-            await self.close()
-        else:
+        try:
+            if kind is not None:
+                self._outbox.leave_to(error)
+            elif self._outbox.is_end_told:
+                self._outbox.check_callbacks()
+            else:
+                await self.close()
+        finally:
             self._protocol.abort()
             await self._exchange.close()
 

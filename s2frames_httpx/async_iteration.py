@@ -1,32 +1,14 @@
-"""Iterating where that may have to wait, and leaving an iteration before its end."""
+"""Reading an answer's body, and leaving it before its end."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
 
 import anyio
 import httpx
 
-__all__ = ["close_answer", "iterate", "reading"]
-
-T = TypeVar("T")
-
-# Between two waits no other task runs; so many messages are encoded in a few milliseconds.
-_MESSAGES_PER_TURN = 1000
-
-
-async def iterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    """The items; of a plain iterable too, without keeping other tasks from running."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-        return
-    for count, item in enumerate(items, 1):
-        yield item
-        if count % _MESSAGES_PER_TURN == 0:
-            await anyio.lowlevel.checkpoint()
+__all__ = ["close_answer", "reading"]
 
 
 @asynccontextmanager

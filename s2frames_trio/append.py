@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +10,7 @@ import trio
 from attrs import define, field
 
 from s2frames.append import AppendProtocol
+from s2frames.drawing import drawing, drawing_async
 from s2frames.errors import LocalProtocolError
 from s2frames.events import Appended
 from s2frames.home import Home
@@ -46,8 +46,10 @@ class AppendTicket:
     the wait drops only the wait.
     """
 
-    _complaints: _Complaints = field(repr=False)
+    _outbox: Outbox[Any] = field(repr=False)
     _home: Home = field(repr=False)
+    # Of the session: who waits for a ticket.
+    _waiting: dict[object, AppendTicket] = field(repr=False)
     _settled: trio.Event = field(factory=trio.Event, repr=False)
     _ticket: Ticket | None = field(default=None, repr=False)
 
@@ -57,13 +59,17 @@ class AppendTicket:
     async def _wait(self) -> Appended:
         while self._ticket is None:
             self._home.check()
-            self._complaints.check()
-            with self._complaints.waking(self._wake):
+            self._outbox.check_callbacks()
+            key = object()
+            self._waiting[key] = self
+            try:
                 await self._settled.wait()
-        self._complaints.check()
+            finally:
+                del self._waiting[key]
+        self._outbox.check_callbacks()
         return self._ticket.result()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """There is something to raise for who waits."""
         settled, self._settled = self._settled, trio.Event()
         settled.set()
@@ -72,41 +78,6 @@ class AppendTicket:
         """What became of the message is known."""
         self._ticket = ticket
         self._settled.set()
-
-
-class _Complaints:
-    """What the user's `on_retry` has raised: the task that calls it has nobody to raise it to.
-
-    The next call raises it, or one that waits: as it is, and once. What is raised meanwhile is
-    dropped.
-    """
-
-    def __init__(self) -> None:
-        self._error: Exception | None = None
-        # How to wake those that wait for something of their own.
-        self._waking: set[Callable[[], None]] = set()
-
-    def note(self, error: Exception) -> None:
-        """`on_retry` has raised."""
-        if self._error is None:
-            self._error = error
-        for wake in tuple(self._waking):
-            wake()
-
-    def check(self) -> None:
-        """Raise what was raised."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    @contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Call `wake`, inside the block, once there is something to raise."""
-        self._waking.add(wake)
-        try:
-            yield
-        finally:
-            self._waking.discard(wake)
 
 
 class AppendSession(Generic[T]):
@@ -128,9 +99,9 @@ class AppendSession(Generic[T]):
         self._is_started = False
         self._num_submitted = 0
         self._progress = trio.lowlevel.ParkingLot()
-        # Held by the task whose message is next: first come, first served.
+        # Held by the task that waits for room first: first come, first served.
         self._turn = trio.StrictFIFOLock()
-        self._complaints = _Complaints()
+        self._waiting: dict[object, AppendTicket] = {}
 
     @property
     def writer_id(self) -> str | None:
@@ -172,19 +143,11 @@ class AppendSession(Generic[T]):
         if has_room and self._is_started and self._num_submitted % _SUBMITS_PER_TURN:
             await trio.lowlevel.checkpoint_if_cancelled()
             return self._accept(message, headers, timestamp)
-        self._leave_turn()
-        async with self._turn:
-            await self._wait_for_room()
-            return self._accept(message, headers, timestamp)
-
-    def _leave_turn(self) -> None:
-        """Give back the turn that a call of this task was cut off in."""
-        if self._turn.statistics().owner is trio.lowlevel.current_task():
-            self._turn.release()
+        await self._wait_for_room()
+        return self._accept(message, headers, timestamp)
 
     def _accept(self, message: T, headers: Iterable[Header], timestamp: int | None) -> AppendTicket:
-        self._complaints.check()
-        ticket = AppendTicket(self._complaints, self._home)
+        ticket = AppendTicket(self._outbox, self._home, self._waiting)
         self._outbox.submit(
             message, headers, timestamp, now=trio.current_time(), on_settled=ticket.settle
         )
@@ -199,48 +162,61 @@ class AppendSession(Generic[T]):
         """Append messages, many at a time, in bounded memory; all are durable when this returns.
 
         Returns where the first one starts and the last one ends, None when there are none.
-        `on_durable` is told of each message, in order, when it is durable. When a message cannot be
-        sent, those before it are accepted.
+        `on_durable` is told of each message, in order, when it is durable.
+
+        Nothing is drawn that is not accepted, but for a message that cannot be sent, which raises,
+        and one that comes out of an async iterable when the session has failed meanwhile. Whatever
+        ends the call (the iterable or `on_durable` raising, a cancellation), the error comes out as
+        it is, and what was drawn before becomes durable. A generator is closed by then, as no `for`
+        would do.
         """
-        self._check()
-        with self._outbox.listening(on_durable) as listener:
-            if isinstance(messages, AsyncIterable):
-                async for message in messages:
-                    await self._put_many(listener, [message])
-                    listener.tell()
-            else:
-                await self._put_all(listener, messages)
-            listener.tell()
-            while not listener.is_durable:
-                self._check()
-                await self._progress.park()
-                listener.tell()
-            return listener.appended
-
-    async def _put_all(self, listener: Listener[T], messages: Iterable[T]) -> None:
-        some: list[T] = []
-        size = 0
         try:
-            for message in messages:
-                some.append(message)
-                if isinstance(message, bytes):
-                    size += len(message)
-                if len(some) == _MESSAGES_PER_TURN or size >= _BYTES_PER_TURN:
-                    taken, some, size = some, [], 0
-                    await self._put_many(listener, taken)
-                    listener.tell()
+            if isinstance(messages, AsyncIterable):
+                return await self._append_awaited(messages, on_durable)
+            return await self._append_drawn(messages, on_durable)
         finally:
-            if some:
-                await self._put_many(listener, some)
+            # Also for what was drawn and cut off.
+            self._duplex.wake()
 
-    async def _put_many(self, listener: Listener[T], messages: list[T]) -> None:
-        self._leave_turn()
-        async with self._turn:
-            await self._wait_for_room()
-            try:
-                listener.put_many(messages, now=trio.current_time())
-            finally:
+    async def _append_drawn(
+        self, messages: Iterable[T], on_durable: Callable[[Appended], None] | None
+    ) -> Appended | None:
+        with drawing(messages) as source, self._outbox.listening(on_durable) as listener:
+            listener.draw_from(source)
+            has_more = True
+            while has_more:
+                await self._wait_for_room()
+                has_more = listener.put_next(
+                    now=trio.current_time(),
+                    max_messages=_MESSAGES_PER_TURN,
+                    max_bytes=_BYTES_PER_TURN,
+                )
                 self._duplex.wake()
+                listener.tell()
+            return await self._wait_until_durable(listener)
+
+    async def _append_awaited(
+        self, messages: AsyncIterable[T], on_durable: Callable[[Appended], None] | None
+    ) -> Appended | None:
+        async with drawing_async(messages) as source:
+            with self._outbox.listening(on_durable) as listener:
+                await self._wait_for_room()
+                listener.check_source(source)
+                async for listener.drawn in source:
+                    listener.put_drawn(now=trio.current_time())
+                    self._duplex.wake()
+                    listener.tell()
+                    await self._wait_for_room()
+                    listener.check_source(source)
+                return await self._wait_until_durable(listener)
+
+    async def _wait_until_durable(self, listener: Listener[T]) -> Appended | None:
+        listener.tell()
+        while not listener.is_durable:
+            self._check()
+            await self._progress.park()
+            listener.tell()
+        return listener.appended
 
     async def flush(self) -> None:
         """Wait until everything accepted so far is durable."""
@@ -260,10 +236,10 @@ class AppendSession(Generic[T]):
         if self._is_started:
             self._duplex.wake()
             while not self._duplex.finished.is_set():
-                self._complaints.check()
+                self._outbox.check_callbacks()
                 await self._progress.park()
             await trio.lowlevel.checkpoint()
-        self._check_failure()
+        self._outbox.check()
 
     async def __aenter__(self) -> AppendSession[T]:
         self._home.check()
@@ -285,10 +261,12 @@ class AppendSession(Generic[T]):
             # What it has accepted is the original's to send.
             return
         try:
-            if kind is None and not self._outbox.is_end_told:
+            if kind is not None:
+                self._outbox.leave_to(error)
+            elif self._outbox.is_end_told:
+                self._outbox.check_callbacks()
+            else:
                 await self.close()
-            elif kind is None:
-                self._complaints.check()
         finally:
             self._protocol.abort()
             self._duplex.abort()
@@ -302,28 +280,26 @@ class AppendSession(Generic[T]):
             raise LocalProtocolError(
                 "append inside a block: async with stream.append_session(...) as session"
             )
-        self._check_failure()
-
-    def _check_failure(self) -> None:
-        self._complaints.check()
         self._outbox.check()
 
+    # A signal comes where it waits, or when the turn is given back.
+    @trio.lowlevel.enable_ki_protection
     async def _wait_for_room(self) -> None:
+        """Wait until there is room for a message, first come, first served.
+
+        The caller accepts one, or some, at once: whoever is next does not look before.
+        """
         self._check()
-        await trio.lowlevel.checkpoint()
-        while self._protocol.is_full:
-            self._check()
-            await self._progress.park()
+        async with self._turn:
+            await trio.lowlevel.checkpoint()
+            while self._protocol.is_full:
+                self._check()
+                await self._progress.park()
 
     def _take_events(self) -> None:
-        events = self._protocol.events
-        while events:
-            num_left = len(events)
-            try:
-                self._outbox.take_received()
-            except Exception as error:
-                if len(events) == num_left:
-                    raise
-                self._complaints.note(error)
+        self._outbox.take_received()
+        if self._outbox.has_raised:
+            for ticket in tuple(self._waiting.values()):
+                ticket.wake()
         if self._progress:
             self._progress.unpark_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 
 from s2frames import (
@@ -22,7 +23,7 @@ from s2frames import (
 )
 from s2frames.framing import FRAME_BYTES
 from s2frames_httpx import AsyncAppendSession
-from scenes import EMBEDDED_SCENES, World, in_block
+from scenes import EMBEDDED_SCENES, EVERY_SCENE, World, in_block
 
 
 async def test_the_example_of_the_guide(s2: World) -> None:
@@ -167,6 +168,174 @@ async def test_an_iterable_that_raises_ends_append_many(s2: World) -> None:
         await session.flush()
         assert session.durable_messages == 1
     assert await read_all(s2) == [b"a"]
+
+
+class Leaky:
+    """Messages without an end, as a generator, that tell whether it was closed."""
+
+    def __init__(self, size: int = 400_000) -> None:
+        self._message = b"g" * size
+        self.num_drawn = 0
+        self.is_closed = False
+
+    def __call__(self) -> Iterator[bytes]:
+        try:
+            while True:
+                self.num_drawn += 1
+                yield self._message
+        finally:
+            self.is_closed = True
+
+    async def awaited(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                await anyio.lowlevel.checkpoint()
+                self.num_drawn += 1
+                yield self._message
+        finally:
+            self.is_closed = True
+
+
+def generators_of(s2: World, leaky: Leaky) -> list[Any]:
+    return [leaky(), leaky.awaited()] if s2.flavour.is_async else [leaky()]
+
+
+async def test_a_generator_is_closed_when_the_session_fails(s2: World) -> None:
+    async with s2.stream.append_session() as other:
+        await other.append(b"theirs")
+    for number in range(2 if s2.flavour.is_async else 1):
+        leaky = Leaky()
+        generator = generators_of(s2, leaky)[number]
+        async with in_block(s2.stream.append_session(match_seq_num=0)) as session:
+            with pytest.raises(SeqNumMismatch):
+                await session.append_many(generator)
+            assert leaky.is_closed
+            # It has failed by now, so that nothing is drawn.
+            again = Leaky()
+            with pytest.raises(SeqNumMismatch):
+                await session.append_many(generators_of(s2, again)[number])
+            assert again.num_drawn == 0
+            # A file, say, is not ours to close.
+            kept = iter([b"a"])
+            with pytest.raises(SeqNumMismatch):
+                await session.append_many(kept)
+            assert list(kept) == [b"a"]
+
+
+async def test_a_generator_is_closed_when_on_durable_raises_and_all_of_it_is_durable(
+    s2: World,
+) -> None:
+    def refuse(_appended: Appended) -> None:
+        raise KeyError("mine")
+
+    for number in range(2 if s2.flavour.is_async else 1):
+        stream = s2.client.stream(s2.basin, f"closed/{number}")
+        await stream.create()
+        leaky = Leaky()
+        generator = generators_of(s2, leaky)[number]
+        async with stream.append_session() as session:
+            with pytest.raises(KeyError, match="mine"):
+                await session.append_many(generator, refuse)
+            assert leaky.is_closed
+            await session.flush()
+            assert session.durable_messages == leaky.num_drawn > 0
+
+
+async def test_a_generator_is_closed_when_a_message_cannot_be_sent(s2: World) -> None:
+    """Only what cannot be sent is drawn for nothing."""
+    is_closed = False
+    drawn: list[Any] = []
+
+    def messages(bad: Any) -> Iterator[Any]:
+        nonlocal is_closed
+        try:
+            for message in ("a", "b", bad, "never"):
+                drawn.append(message)
+                yield message
+        finally:
+            is_closed = True
+
+    for bad, error in ((7, CodecError), ("", FrameSizeError), ("long" * 3, FrameSizeError)):
+        is_closed, drawn = False, []
+        async with s2.stream.append_session(codec=TEXT, max_frame_bytes=10) as session:
+            with pytest.raises(error):
+                await session.append_many(messages(bad))
+            assert (is_closed, drawn) == (True, ["a", "b", bad])
+            await session.flush()
+            assert session.durable_messages == 2
+
+
+@pytest.mark.parametrize(
+    "s2",
+    [scene for scene in EVERY_SCENE if scene.flavour.is_async],
+    indirect=True,
+    ids=str,
+)
+async def test_cancelling_append_many_loses_nothing_that_was_drawn(s2: World) -> None:
+    class Counted:
+        """An iterator without an end that cancels after some."""
+
+        def __init__(self, scope: anyio.CancelScope, last: int) -> None:
+            self.num_drawn = 0
+            self._scope, self._last = scope, last
+
+        def __iter__(self) -> Counted:
+            return self
+
+        def __next__(self) -> bytes:
+            self.num_drawn += 1
+            if self.num_drawn == self._last:
+                self._scope.cancel()
+            return b"x" * 3000
+
+    # Within the first turn of 500 or 1000, at its end, and where the session is full.
+    for last in (1, 400, 500, 501, 1000, 1001):
+        stream = s2.client.stream(s2.basin, f"cancelled/{last}")
+        await stream.create()
+        async with stream.append_session(max_inflight_bytes=2**20) as session:
+            with anyio.CancelScope() as scope:
+                source = Counted(scope, last)
+                await session.append_many(source)
+            assert scope.cancelled_caught
+            await session.flush()
+            assert session.durable_messages == source.num_drawn >= last
+
+
+@pytest.mark.parametrize(
+    "s2",
+    [scene for scene in EMBEDDED_SCENES if scene.flavour.is_async],
+    indirect=True,
+    ids=str,
+)
+async def test_an_iterable_without_an_end_lets_other_tasks_run(s2: World) -> None:
+    num_turns = 0
+
+    def messages() -> Iterator[bytes]:
+        while num_turns < 3:
+            yield b"x"
+
+    async def take_turns() -> None:
+        nonlocal num_turns
+        while num_turns < 3:
+            await anyio.lowlevel.checkpoint()
+            num_turns += 1
+
+    # Nothing of it is sent before the end, so that nothing else waits.
+    async with (
+        s2.stream.append_session(linger=3600) as session,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(take_turns)
+        assert await session.append_many(messages()) is not None
+
+
+async def test_a_closed_session_draws_nothing(s2: World) -> None:
+    async with s2.stream.append_session() as session:
+        await session.close()
+        left = iter([b"a"])
+        with pytest.raises(LocalProtocolError, match="closed"):
+            await session.append_many(left)
+        assert list(left) == [b"a"]
 
 
 async def test_an_error_of_on_durable_is_raised_and_the_session_goes_on(s2: World) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -24,7 +24,7 @@ from s2frames.errors import (
     TransportError,
 )
 from s2frames.events import Appended, FramesDurable
-from s2frames.outbox import Outbox, Ticket
+from s2frames.outbox import Listener, Outbox, Ticket
 from s2frames.retry import Retry
 from s2frames.s2s import MessageDecoder, encode_message, encode_terminal
 from s2frames.session import Retrying, SendData, SessionEnded
@@ -72,6 +72,12 @@ class Line:
         for num_records in self.sent():
             self.ack(num_records)
         self.take()
+
+
+def put_all(listener: Listener[Any], messages: list[Any]) -> None:
+    """Put messages as an adapter does that gathers them."""
+    listener.draw_from(iter(messages))
+    assert not listener.put_next(now=0.0, max_messages=100, max_bytes=10**9)
 
 
 # Put
@@ -210,7 +216,9 @@ def test_each_call_raises_an_error_of_its_own_and_somebody_was_told() -> None:
             lambda: line.outbox.result(watched),
             line.outbox.check,
             lambda: line.outbox.put("c", now=0.0),
-            lambda: line.outbox.put_many(["c"], now=0.0, note=lambda _: None),
+            lambda: line.outbox.put_payloads([b"c"], now=0.0),
+            lambda: line.outbox.put_payloads([b"c", b"d"], now=0.0),
+            line.outbox.check_open,
             lambda: line.outbox.submit("c", now=0.0, on_settled=settled.append),
         ]
         raised = []
@@ -238,7 +246,7 @@ def test_whoever_hears_of_the_end_first_was_told(number: int) -> None:
             line.outbox.check,
             lambda: line.outbox.put("c", now=0.0),
             lambda: listener.put("c", now=0.0),
-            lambda: listener.put_many(["c"], now=0.0),
+            lambda: put_all(listener, ["c"]),
         ]
         assert not line.outbox.is_end_told
         with pytest.raises(TransportError, match=r"^lost; 0 messages durable, more may be$"):
@@ -453,27 +461,120 @@ def test_what_was_accepted_is_counted() -> None:
     line.outbox.put("a", now=0.0)
     with pytest.raises(FrameSizeError):
         line.outbox.put("long", now=0.0)
-    noted: list[range] = []
-    line.outbox.put_many(["b", "c"], now=0.0, note=noted.append)
+    line.outbox.put_payloads([b"b", b"c"], now=0.0)
     with pytest.raises(FrameSizeError):
-        line.outbox.put_many(["d", "long", "e"], now=0.0, note=noted.append)
-    assert [number for numbers in noted for number in numbers] == [1, 2, 3]
+        line.outbox.put_payloads([b"d", b"long", b"e"], now=0.0)
     assert line.outbox.num_accepted == 4
 
 
-def test_what_follows_an_error_of_on_retry_is_not_lost() -> None:
-    def refuse(_retrying: Retrying) -> None:
-        raise KeyError("mine")
+# What `on_retry` raises
 
+
+def refusing(told: list[Retrying]) -> Callable[[Retrying], None]:
+    def refuse(retrying: Retrying) -> None:
+        told.append(retrying)
+        raise KeyError(len(told))
+
+    return refuse
+
+
+LOST = TransportError("lost")
+
+
+def test_what_follows_an_error_of_on_retry_is_noted_all_the_same() -> None:
     line = Line()
-    outbox = Outbox(line.protocol, TEXT, on_retry=refuse)
-    error = TransportError("gone")
-    with pytest.raises(KeyError, match="mine"):
-        outbox.take([Retrying(error, 1, 0.0), SessionEnded(error)])
-    outbox.check()
-    outbox.take([])
-    with pytest.raises(TransportError, match="gone"):
+    told: list[Retrying] = []
+    outbox = Outbox(line.protocol, TEXT, on_retry=refusing(told))
+    ticket = outbox.submit("x", now=0.0, on_settled=lambda _: None)
+    event = FramesDurable(0, 1, make_ack(0, 1), 0, [1])
+    outbox.take([Retrying(LOST, 1, 0.0), event])
+    assert outbox.has_raised
+    assert ticket.result() == Appended(0, 1)
+    with pytest.raises(KeyError, match=r"^1$"):
         outbox.check()
+    assert not outbox.has_raised
+    outbox.check()
+
+
+def test_on_retry_is_not_called_while_what_it_raised_is_still_to_come_out() -> None:
+    told: list[Retrying] = []
+    outbox = Outbox(Line().protocol, TEXT, on_retry=refusing(told))
+    again = [Retrying(LOST, number, 0.0) for number in range(3)]
+    outbox.take(again)
+    assert told == again[:1]
+    for number in (1, 2, 3):
+        outbox.take([])
+        assert told == again[:number]
+        with pytest.raises(KeyError, match=rf"^{number}$") as raised:
+            outbox.check_callbacks()
+        # As it is: the callback's own frame is in it.
+        assert raised.traceback[-1].name == "refuse"
+    outbox.take([])
+    outbox.check()
+
+
+def test_the_end_of_the_session_comes_before_what_on_retry_raised_and_has_a_note_of_it() -> None:
+    outbox = Outbox(Line().protocol, TEXT, on_retry=refusing([]))
+    outbox.take([Retrying(LOST, 1, 0.0), SessionEnded(LOST)])
+    with pytest.raises(TransportError, match="lost") as raised:
+        outbox.check()
+    assert raised.value.__notes__ == ["on_retry has raised KeyError: '1'"]
+    with pytest.raises(TransportError, match="lost") as raised:
+        outbox.check()
+    assert not hasattr(raised.value, "__notes__")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_is_no_exception_comes_out_first(kind: type[BaseException]) -> None:
+    error = kind("mine")
+
+    def refuse(_retrying: Retrying) -> None:
+        raise error
+
+    outbox = Outbox(Line().protocol, TEXT, on_retry=refuse)
+    outbox.take([Retrying(LOST, 1, 0.0), SessionEnded(LOST)])
+    with pytest.raises(kind) as raised:
+        outbox.check()
+    assert raised.value is error
+    with pytest.raises(TransportError, match="lost"):
+        outbox.check()
+
+
+def test_what_comes_out_instead_has_a_note() -> None:
+    outbox = Outbox(Line().protocol, TEXT, on_retry=refusing([]))
+    outbox.take([Retrying(LOST, 1, 0.0)])
+    outbox.leave_to(None)
+    error = ValueError("of the block")
+    outbox.leave_to(error)
+    assert error.__notes__ == ["on_retry has raised KeyError: '1'"]
+    outbox.check()
+
+
+def test_messages_that_were_drawn_are_accepted_whatever_on_retry_raised() -> None:
+    outbox = Outbox(Line().protocol, TEXT, on_retry=refusing([]))
+    outbox.take([Retrying(LOST, 1, 0.0)])
+    with outbox.listening(None) as listener:
+        listener.drawn = "a"
+        listener.put_drawn(now=0.0)
+    assert outbox.num_accepted == 1
+    with pytest.raises(KeyError):
+        outbox.put("b", now=0.0)
+
+
+@pytest.mark.parametrize("name", ["on_retry", "on_durable"])
+def test_a_callback_that_cannot_be_called(name: str) -> None:
+    line = Line()
+    nothing: Any = "print"
+
+    def begin() -> None:
+        if name == "on_retry":
+            Outbox(line.protocol, TEXT, on_retry=nothing)
+        else:
+            with line.outbox.listening(nothing):
+                pytest.fail("it began")
+
+    with pytest.raises(LocalProtocolError, match=rf"^{name} must be a callable, not str$"):
+        begin()
 
 
 # Tickets
@@ -523,13 +624,18 @@ def test_a_message_that_is_refused_gets_no_ticket() -> None:
 def test_of_many_those_before_one_that_cannot_be_sent_are_accepted() -> None:
     line = Line(TEXT, max_frame_bytes=3)
     for bad, error in (("long", FrameSizeError), (7, CodecError)):
-        noted: list[range] = []
+        told: list[Appended] = []
         before = line.outbox.num_accepted
-        with pytest.raises(error):
-            line.outbox.put_many(["a", "b", bad, "c"], now=0.0, note=noted.append)
-        assert [n for numbers in noted for n in numbers] == [before, before + 1]
+        left = iter(["a", "b", bad, "c"])
+        with line.outbox.listening(told.append) as listener:
+            listener.draw_from(left)
+            with pytest.raises(error):
+                listener.put_next(now=0.0, max_messages=10, max_bytes=100)
+            # It was drawn and told of, and nothing behind it was drawn.
+            assert list(left) == ["c"]
+            line.deliver()
+        assert [appended.start for appended in told] == [before, before + 1]
     assert line.outbox.num_accepted == 4
-    assert line.sent() == [4]
 
 
 # Events of the session
@@ -544,13 +650,8 @@ def lose(protocol: AppendProtocol, request_id: int) -> None:
 
 def test_what_on_retry_raises_comes_once_and_the_rest_is_still_to_come() -> None:
     told: list[Retrying] = []
-
-    def refuse(retrying: Retrying) -> None:
-        told.append(retrying)
-        raise KeyError(len(told))
-
     protocol = AppendProtocol(TARGET, AppendSettings(), random=lambda: 0.5)
-    outbox = Outbox(protocol, TEXT, on_retry=refuse)
+    outbox = Outbox(protocol, TEXT, on_retry=refusing(told))
     ticket = outbox.submit("x", now=0.0, on_settled=lambda _: None)
     lose(protocol, 1)
     lose(protocol, 2)
@@ -558,9 +659,11 @@ def test_what_on_retry_raises_comes_once_and_the_rest_is_still_to_come() -> None
     protocol.receive_response(3, 200, SESSION, 0.0)
     protocol.receive_data(3, b"".join(encode_message(encode_append_ack(make_ack(0, 1)))), 0.0)
     for number in (1, 2):
+        outbox.take_received()
         with pytest.raises(KeyError, match=rf"^{number}$"):
-            outbox.take_received()
+            outbox.check()
     outbox.take_received()
+    outbox.check()
     assert [retrying.attempts for retrying in told] == [1, 2]
     assert ticket.result() == Appended(0, 1)
     assert not protocol.events
@@ -589,7 +692,7 @@ class Busy:
         with self.outbox.watching(3), self.outbox.listening(self.told.append) as listener:
             ticket = self.outbox.submit("0", now=0.0, on_settled=self.settled.append)
             listener.put("1", now=0.0)
-            listener.put_many(["2"], now=0.0)
+            put_all(listener, ["2"])
             self.outbox.put("3", now=0.0)
             (count,) = self.line.sent()
             self.line.ack(count)
@@ -640,3 +743,144 @@ def test_news_is_told_when_the_series_is_left_by_what_cut_taking_it_off() -> Non
         if interruption.where is None:
             break
     assert k > 20
+
+
+# What is drawn
+
+
+class Source:
+    """An iterator that counts what was drawn from it, and is no generator."""
+
+    def __init__(self, messages: Iterable[Any]) -> None:
+        self._messages = iter(messages)
+        self.num_drawn = 0
+
+    def __iter__(self) -> Source:
+        return self
+
+    def __next__(self) -> Any:
+        message = next(self._messages)
+        self.num_drawn += 1
+        return message
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_as_many_are_drawn_as_are_accepted(most: int) -> None:
+    line = Line()
+    source = Source("abcde")
+    with line.outbox.listening(None) as listener:
+        listener.draw_from(source)
+        while listener.put_next(now=0.0, max_messages=most, max_bytes=100):
+            assert source.num_drawn == line.outbox.num_accepted == min(5, source.num_drawn)
+        assert source.num_drawn == line.outbox.num_accepted == 5
+        line.deliver()
+        assert listener.appended == Appended(0, 5)
+
+
+def test_no_more_is_drawn_than_the_bytes_that_are_asked_for() -> None:
+    line = Line()
+    source = Source(["aaaa"] * 10)
+    with line.outbox.listening(None) as listener:
+        listener.draw_from(source)
+        assert listener.put_next(now=0.0, max_messages=100, max_bytes=9)
+    assert source.num_drawn == line.outbox.num_accepted == 3
+
+
+@pytest.mark.parametrize("end", ["closed", "failed"])
+def test_a_session_that_accepts_nothing_draws_nothing(end: str) -> None:
+    line = Line()
+    if end == "closed":
+        line.protocol.close()
+    else:
+        line.outbox.take([SessionEnded(LOST)])
+    source = Source("a")
+    error = LocalProtocolError if end == "closed" else TransportError
+    with line.outbox.listening(None) as listener:
+        listener.draw_from(source)
+        with pytest.raises(error, match=end if end == "closed" else "lost"):
+            listener.put_next(now=0.0, max_messages=1, max_bytes=1)
+        assert source.num_drawn == 0
+        # There is nothing to be drawn, so that there is nothing to refuse.
+        listener.draw_from(iter([]))
+        assert not listener.put_next(now=0.0, max_messages=1, max_bytes=1)
+
+
+def draw_cut_off(interruption: Interruption, most: int) -> tuple[Line, Source]:
+    """Draw some messages, cut off; the codec's lines are among those that are."""
+    line = Line()
+    source = Source("abcde")
+    told: list[Appended] = []
+    with suppress(KeyboardInterrupt), line.outbox.listening(told.append) as listener:
+        listener.draw_from(source)
+        with interruption:
+            while listener.put_next(now=0.0, max_messages=most, max_bytes=100):
+                """There are more."""
+        if interruption.where is not None:
+            raise KeyboardInterrupt
+    before = line.outbox.num_accepted
+    line.deliver()
+    assert line.protocol.durable_messages == before
+    return line, source
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+def test_what_was_drawn_is_accepted_once_wherever_it_is_cut_off(most: int) -> None:
+    for k in count(1):
+        interruption = Interruption(k)
+        line, source = draw_cut_off(interruption, most)
+        where = interruption.where
+        assert line.outbox.num_accepted == source.num_drawn, where
+        if where is None:
+            break
+    assert source.num_drawn == 5
+    assert k > 50
+
+
+def test_what_was_drawn_singly_is_accepted_once_wherever_it_is_cut_off() -> None:
+    for k in count(1):
+        line = Line()
+        interruption = Interruption(k)
+        with suppress(KeyboardInterrupt), line.outbox.listening(None) as listener:
+            listener.drawn = "a"
+            with interruption:
+                listener.put_drawn(now=0.0)
+            if interruption.where is not None:
+                raise KeyboardInterrupt
+        where = interruption.where
+        assert line.outbox.num_accepted == 1, where
+        if where is None:
+            break
+    assert k > 20
+
+
+def leave_by(
+    error: BaseException, line: Line, on_durable: Callable[[Appended], None] | None, event: object
+) -> None:
+    """Leave a series by an error while a message is on its way, or after one is durable."""
+    with line.outbox.listening(on_durable) as listener:
+        if isinstance(event, SessionEnded):
+            listener.drawn = "a"
+            line.outbox.take([event])
+        else:
+            listener.put("a", now=0.0)
+            line.deliver()
+        raise error
+
+
+def test_what_was_drawn_and_cannot_be_accepted_any_more_is_noted() -> None:
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        leave_by(error, Line(), None, SessionEnded(LOST))
+    assert error.__notes__ == ["a message was drawn and not accepted: lost"]
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_what_on_durable_raises_behind_an_error_is_noted_on_it(kind: type[BaseException]) -> None:
+    def refuse(_appended: Appended) -> None:
+        raise KeyError("mine")
+
+    error = kind("of the block")
+    with pytest.raises(kind) as raised:
+        leave_by(error, Line(), refuse, None)
+    assert raised.value is error
+    assert error.__notes__ == ["on_durable has raised KeyError: \"'mine'\""]

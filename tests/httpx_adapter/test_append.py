@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from httpx_adapter.gates import LOST, Gate, Losing, Recorder
+from httpx_adapter.gates import LOST, Counter, Gate, Losing, Recorder
 from live_service import live_service
 from s2frames import (
     Appended,
@@ -231,3 +231,92 @@ def test_what_has_not_waited_is_gathered(inner: EmbeddedTransport) -> None:
     with stream_over(inner).append_session(linger=3600) as session:
         assert session.append_many(messages()) == Appended(0, 3)
     assert seen == [[], [], []]
+
+
+# Callbacks that raise
+
+
+def refuse(_retrying: Retrying) -> None:
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize("call", ["append", "append_many", "flush", "close"])
+def test_what_on_retry_raises_comes_out_of_the_call_that_runs_and_the_session_goes_on(
+    inner: EmbeddedTransport, call: str
+) -> None:
+    counter = Counter(Losing(inner, {0, 1}))
+    session = stream_over(counter).append_session(on_retry=refuse)
+    session._outbox.put(b"a", now=0.0)
+    calls: dict[str, Callable[[], object]] = {
+        "append": lambda: session.append(b"b"),
+        "append_many": lambda: session.append_many([b"b"]),
+        "flush": session.flush,
+        "close": session.close,
+    }
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        calls[call]()
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        session.close()
+    session.close()
+    assert read_all(inner) == [b"a", b"b"][: 2 if call.startswith("append") else 1]
+    assert counter.num_open == 0
+
+
+@pytest.mark.parametrize("lost", [{0}, {0, 1, 2}])
+def test_leaving_the_block_by_what_on_retry_raises_leaves_nothing_open(
+    inner: EmbeddedTransport, lost: set[int]
+) -> None:
+    counter = Counter(Losing(inner, lost, keep_bytes=0))
+
+    def append() -> AppendSession[bytes]:
+        with stream_over(counter).append_session(on_retry=refuse) as session:
+            session._outbox.put(b"a", now=0.0)
+            sessions.append(session)
+        return session
+
+    sessions: list[AppendSession[bytes]] = []
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        append()
+    assert counter.num_open == 0
+    assert [message.payload for message in sessions[0].pending().messages] == [b"a"]
+    with pytest.raises(LocalProtocolError, match="aborted"):
+        sessions[0].flush()
+
+
+def test_ctrl_c_in_on_retry_comes_out_as_it_is(inner: EmbeddedTransport) -> None:
+    def interrupt(_retrying: Retrying) -> None:
+        raise KeyboardInterrupt
+
+    session = stream_over(Losing(inner, {0})).append_session(on_retry=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.append(b"a")
+    session.close()
+    assert read_all(inner) == [b"a"]
+
+
+def test_leaving_by_another_exception_notes_what_on_retry_raised(
+    inner: EmbeddedTransport,
+) -> None:
+    def leave() -> None:
+        with stream_over(inner).append_session(on_retry=refuse) as session:
+            session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+            raise ValueError("of the block")
+
+    with pytest.raises(ValueError, match="of the block") as raised:
+        leave()
+    assert raised.value.__notes__ == ["on_retry has raised KeyError: \"'mine'\""]
+
+
+def test_leaving_after_the_end_was_told_raises_what_on_retry_raised(
+    inner: EmbeddedTransport,
+) -> None:
+    def leave() -> None:
+        with stream_over(inner).append_session(on_retry=refuse) as session:
+            session._protocol.abort()
+            session._outbox.take_received()
+            with pytest.raises(LocalProtocolError, match="aborted"):
+                session.flush()
+            session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        leave()

@@ -403,3 +403,69 @@ async def test_what_was_accepted_by_a_call_that_is_cancelled_becomes_durable(
     await session.close()
     assert told == []
     assert await service.read_all() == [b"a"] * num_tries + [b"z"]
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_what_on_retry_raises_comes_out_of_the_call_that_drives_once() -> None:
+    service = await Service().make()
+    losing = AsyncLosing(service.inner, {0})
+    client = AsyncClient(EMBEDDED_SETTINGS, transport=losing)
+    results: list[object] = []
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    session = client.stream("test-basin", "room/1").append_session(on_retry=refuse)
+
+    async def append(message: bytes) -> None:
+        try:
+            results.append(await session.append(message))
+        except KeyError as error:
+            results.append(str(error))
+
+    async with anyio.create_task_group() as group:
+        for message in (b"a", b"b", b"c"):
+            group.start_soon(append, message)
+    assert results.count("'mine'") == 1
+    assert len(results) == 3
+    await session.close()
+    assert sorted(await service.read_all()) == [b"a", b"b", b"c"]
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_leaving_by_another_exception_notes_what_on_retry_raised() -> None:
+    service = await Service().make()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async def leave() -> None:
+        async with service.gated.append_session(on_retry=refuse) as session:
+            session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+            raise ValueError("of the block")
+
+    with pytest.raises(ValueError, match="of the block") as raised:
+        await leave()
+    assert raised.value.__notes__ == ["on_retry has raised KeyError: \"'mine'\""]
+
+
+@on_both
+@pytest.mark.usefixtures("flavour")
+async def test_leaving_after_the_end_was_told_raises_what_on_retry_raised() -> None:
+    service = await Service().make()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async def leave() -> None:
+        async with service.gated.append_session(on_retry=refuse) as session:
+            session._protocol.abort()
+            session._outbox.take_received()
+            with pytest.raises(LocalProtocolError, match="aborted"):
+                await session.flush()
+            session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        await leave()

@@ -1,62 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import aclosing
-from itertools import count
+from collections.abc import AsyncIterator
 
 import anyio
 import httpx
 import pytest
 
-from s2frames_httpx.async_iteration import close_answer, iterate, reading
+from s2frames_httpx.async_iteration import close_answer, reading
 from scenes import ASYNC_FLAVOURS
 
 pytestmark = [
     pytest.mark.usefixtures("flavour"),
     pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True, ids=str),
 ]
-
-
-async def three() -> AsyncIterator[int]:
-    for n in range(3):
-        yield n
-
-
-@pytest.mark.parametrize("kind", [list, tuple, iter])
-async def test_a_plain_iterable(kind: Callable[[Iterable[int]], Iterable[int]]) -> None:
-    assert [item async for item in iterate(kind(range(3)))] == [0, 1, 2]
-
-
-async def test_an_async_iterable() -> None:
-    items: AsyncIterable[int] = three()
-    assert [item async for item in iterate(items)] == [0, 1, 2]
-
-
-async def test_what_cannot_be_iterated() -> None:
-    with pytest.raises(TypeError):
-        await anext(iterate(5))  # type: ignore[arg-type]
-
-
-async def test_an_endless_iterable_lets_other_tasks_run() -> None:
-    has_run = anyio.Event()
-
-    async def other() -> None:
-        has_run.set()
-
-    async with anyio.create_task_group() as group, aclosing(iterate(count())) as items:
-        group.start_soon(other)
-        async for _ in items:
-            if has_run.is_set():
-                break
-
-
-async def test_an_endless_iterable_can_be_cancelled() -> None:
-    with anyio.CancelScope() as scope:
-        async with aclosing(iterate(count())) as items:
-            async for item in items:
-                if item == 10:
-                    scope.cancel()
-    assert scope.cancelled_caught
 
 
 class Body(httpx.AsyncByteStream):

@@ -232,6 +232,111 @@ async def test_what_on_retry_raises_comes_out_of_the_block_if_nobody_was_told() 
         assert await read_all(stream) == [b"a"]
 
 
+async def test_what_on_retry_raises_is_no_group_whatever_it_is() -> None:
+    host = Host()
+
+    def leave(_retrying: Retrying) -> None:
+        raise SystemExit("mine")
+
+    async with opened(host) as (_, stream):
+        async with stream.append_session(on_retry=leave) as session:
+            host.spoil = partial(reset_once, host=host)
+            ticket = await session.submit(b"a")
+            with pytest.raises(SystemExit, match=r"^mine$"):
+                await ticket
+            await ticket
+        # The client goes on, too.
+        assert await read_all(stream) == [b"a"]
+
+
+async def test_every_attempt_that_failed_is_told_of_though_nobody_calls() -> None:
+    host = Host()
+    told: list[int] = []
+    num_left = 3
+
+    def refuse(retrying: Retrying) -> None:
+        told.append(retrying.attempts)
+        raise KeyError(retrying.attempts)
+
+    async def reset(peer: Peer, stream_id: int) -> bool:
+        nonlocal num_left
+        num_left -= 1
+        if num_left == 0:
+            host.spoil = None
+        peer.h2.reset_stream(stream_id)
+        await peer.flush()
+        return True
+
+    async with opened(host) as (_, stream):
+        async with stream.append_session(on_retry=refuse) as session:
+            host.spoil = reset
+            ticket = await session.submit(b"a")
+            await trio.testing.wait_all_tasks_blocked()
+            # It is durable by now; the second one is told of once the first has come out.
+            assert told == [1]
+            for attempts in (1, 2, 3):
+                with pytest.raises(KeyError, match=rf"^{attempts}$"):
+                    await session.flush()
+                assert told == list(range(1, attempts + 1))
+                session._duplex.wake()
+                await trio.testing.wait_all_tasks_blocked()
+            await ticket
+        assert told == [1, 2, 3]
+        assert await read_all(stream) == [b"a"]
+
+
+async def test_leaving_by_another_exception_notes_what_on_retry_raised() -> None:
+    host = Host()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async def leave(stream: Stream) -> None:
+        async with stream.append_session(on_retry=refuse) as session:
+            host.spoil = partial(reset_once, host=host)
+            await session.submit(b"a")
+            await trio.testing.wait_all_tasks_blocked()
+            raise ValueError("of the block")
+
+    async with opened(host) as (_, stream):
+        with pytest.raises(ValueError, match="of the block") as raised:
+            await leave(stream)
+        assert raised.value.__notes__ == ["on_retry has raised KeyError: \"'mine'\""]
+
+
+async def append_and_be_gone(k: int, call: str) -> Interruption:
+    """A task is cut off at its `k`-th line and ends; another one appends."""
+    gone: list[trio.lowlevel.Task] = []
+
+    def is_the_one() -> bool:
+        is_deaf = trio.lowlevel.currently_ki_protected()
+        return trio.lowlevel.current_task() in gone and not is_deaf
+
+    interruption = Interruption(k, only_if=is_the_one)
+
+    async def be_gone(session: Any) -> None:
+        gone.append(trio.lowlevel.current_task())
+        with interruption:
+            await (session.append_many([b"a"]) if call == "append_many" else session.submit(b"a"))
+
+    async with opened(Host()) as (_, stream), stream.append_session() as session:
+        # The next one is the one that lets others have their turn.
+        session._num_submitted = 49
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_gone, session)
+        with trio.fail_after(50):
+            await session.append_many([b"b"])
+    return interruption
+
+
+@pytest.mark.parametrize("call", ["append_many", "submit"])
+async def test_a_task_that_is_cut_off_and_gone_keeps_nobody_waiting(call: str) -> None:
+    places = (await append_and_be_gone(10**9, call)).places
+    assert len(places) > 20
+    for k in sampled(places):
+        await append_and_be_gone(k, call)
+
+
 async def cut_off(k: int) -> Interruption:
     """Append while the task that drives is cut off at its `k`-th line."""
 
