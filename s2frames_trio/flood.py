@@ -19,7 +19,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-__all__ = ["FLOOD_FRAMES", "FLOOD_SECONDS", "FloodGuard"]
+__all__ = ["FLOOD_FRAMES", "FLOOD_SECONDS", "FloodError", "FloodGuard"]
 
 #: So many such frames within so many seconds are a flood. nghttp2 gives up at 1000 unsent answers;
 #: a server that is well sends a PING every few seconds.
@@ -27,6 +27,10 @@ FLOOD_FRAMES = 1000
 FLOOD_SECONDS = 10.0
 
 _EMPTY_TALK = (SettingsFrame, PingFrame, PriorityFrame, ExtensionFrame, AltSvcFrame, GoAwayFrame)
+
+
+class FloodError(DenialOfServiceError):
+    """The peer says much and means nothing. It is no single frame's fault."""
 
 
 @define(eq=False)
@@ -37,7 +41,7 @@ class FloodGuard:
     _since: float = float("-inf")
 
     def see(self, frame: Frame, now: float) -> None:
-        """Take note of a frame. Raises h2's `DenialOfServiceError` when there are too many."""
+        """Take note of a frame. Raises `FloodError` when there are too many."""
         is_empty_data = (
             isinstance(frame, DataFrame) and not frame.data and "END_STREAM" not in frame.flags
         )
@@ -50,6 +54,6 @@ class FloodGuard:
             self._since, self._count = now, 0
         self._count += 1
         if self._count > FLOOD_FRAMES:
-            raise DenialOfServiceError(
+            raise FloodError(
                 f"more than {FLOOD_FRAMES} frames that say nothing within {FLOOD_SECONDS:g} s"
             )

@@ -14,14 +14,16 @@ from struct import Struct
 
 from h2.exceptions import DenialOfServiceError, FrameDataMissingError, ProtocolError
 from h2.frame_buffer import FrameBuffer as H2FrameBuffer
-from hyperframe.exceptions import HyperframeError
+from hyperframe.exceptions import HyperframeError, InvalidPaddingError
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
     HeadersFrame,
+    PriorityFrame,
     PushPromiseFrame,
     SettingsFrame,
+    WindowUpdateFrame,
 )
 
 __all__ = ["MAX_HEADER_BYTES", "FrameBuffer"]
@@ -38,6 +40,10 @@ _TYPE_OFFSET = 3
 _HEADER = Struct(">HBBBL")
 _MAX_STREAM_ID = 2**31 - 1
 
+# Of a WINDOW_UPDATE: its increment, in 31 bits.
+_INCREMENT_BYTES = 4
+_MAX_INCREMENT = 2**31 - 1
+
 # Pieces that are so small together are joined as they arrive.
 _SMALL_BYTES = 4096
 
@@ -49,6 +55,8 @@ class FrameBuffer(H2FrameBuffer):
         super().__init__(server=False)
         self._bytes = _ByteQueue()
         self._frame: Frame | None = None
+        #: The stream of the frame that was looked at last; 0 for the connection's own.
+        self.stream_id = 0
         self._is_first = True
         # The frames of a header block that is not complete.
         self._block: list[HeadersFrame | PushPromiseFrame | ContinuationFrame] = []
@@ -116,6 +124,7 @@ class FrameBuffer(H2FrameBuffer):
     def _parse_header(self, header: bytes) -> tuple[Frame, int]:
         if self._is_first:
             _check_first(header)
+        self.stream_id = _HEADER.unpack(header)[-1] & _MAX_STREAM_ID
         try:
             frame, length = Frame.parse_frame_header(memoryview(header))
         except HyperframeError as error:
@@ -169,8 +178,19 @@ def _parse_body(frame: Frame, body: bytes) -> None:
             frame.data = body
             frame.body_len = len(body)
             return
+    if isinstance(frame, WindowUpdateFrame) and len(body) == _INCREMENT_BYTES:
+        # hyperframe refuses an increment of 0, which is an error of its stream alone.
+        frame.window_increment = int.from_bytes(body, "big") & _MAX_INCREMENT
+        frame.body_len = len(body)
+        return
+    if isinstance(frame, PriorityFrame):
+        # So with one of a wrong size; and what it says is of no use.
+        frame.body_len = len(body)
+        return
     try:
         frame.parse_body(memoryview(body))
+    except InvalidPaddingError as error:
+        raise ProtocolError(f"a {type(frame).__name__} with an invalid padding") from error
     except HyperframeError as error:
         name = type(frame).__name__
         raise FrameDataMissingError(f"a {name} with an invalid body: {error}") from error

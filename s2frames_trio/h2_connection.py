@@ -10,7 +10,7 @@ h2 keeps the protocol's state; `FrameBuffer` and `Outgoing` carry the bytes of b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import h2.connection
@@ -25,11 +25,18 @@ from s2frames.home import Home
 from s2frames_trio.connection_state import TRANSITIONS, ConnectionInput, ConnectionState
 from s2frames_trio.frame_buffer import FrameBuffer
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, bound_encoder, make_h2
-from s2frames_trio.h2_stream import Http2Stream, Response
-from s2frames_trio.incoming import Incoming
+from s2frames_trio.h2_stream import Http2Stream
+from s2frames_trio.incoming import (
+    AnswerEnded,
+    DataReceived,
+    HeadReceived,
+    Incoming,
+    StreamBroken,
+)
 from s2frames_trio.mapping import (
     FOREIGN_ERRORS,
     another,
+    breach_error,
     code_name,
     reset_error,
     to_our_error,
@@ -65,14 +72,25 @@ _RECEIVE_BYTES = 256 * 1024
 # lasts meanwhile.
 _CREDIT_BYTES = CONNECTION_WINDOW // 4
 
-# Bytes of answers (to PING, SETTINGS, frames on closed streams) that wait while the peer does not
-# read. More is a peer that only asks.
-_MAX_UNSENT_ANSWERS = 1024 * 1024
+# Answers (to PING, SETTINGS and breaches) that wait while the peer does not read; nghttp2's number.
+# More is a peer that only asks.
+_MAX_UNSENT_ANSWERS = 1000
+
+# Bytes of frames, without those of bodies, that wait while the peer does not read: with more there
+# is no room for another stream. It is a thousand requests, with a token of 1 kB.
+_MAX_UNSENT_BYTES = 1024 * 1024
+
+# Seconds and bytes in which what has arrived is read when nothing can be written any more: an
+# answer may say why, and Linux holds up to 6 MiB of it for a socket (tcp_rmem).
+_LAST_SECONDS = 1.0
+_LAST_BYTES = 8 * 1024 * 1024
 
 # Seconds in which the last words, GOAWAY and TLS's goodbye, must be sent.
 _GOODBYE_SECONDS = 1.0
 
 _PING_DATA = b"s2frames"
+
+_NOTHING: Mapping[int, S2FramesError] = {}
 
 
 class Http2Connection:
@@ -112,6 +130,9 @@ class Http2Connection:
         self._quick_ack = quick_acks(transport)
         # Frames of h2's that wait to be sent.
         self._answers = bytearray()
+        # What ended the writing, and bytes that are still read after it.
+        self._write_error: BaseException | None = None
+        self._last_bytes = _LAST_BYTES
         self._has_work = trio.lowlevel.ParkingLot()
         # Whether a write has begun and not ended: the transport may hold half a frame.
         self._is_writing = False
@@ -121,9 +142,10 @@ class Http2Connection:
         self._heard_at = self._idle_since = trio.current_time()
         self._handlers: dict[type, Callable[[Any], None]] = {
             h2.events.RemoteSettingsChanged: self._receive_settings,
-            h2.events.ResponseReceived: self._receive_head,
-            h2.events.DataReceived: self._receive_chunk,
-            h2.events.StreamEnded: self._receive_end,
+            HeadReceived: self._receive_head,
+            DataReceived: self._receive_chunk,
+            AnswerEnded: self._receive_end,
+            StreamBroken: self._receive_breach,
             h2.events.StreamReset: self._receive_reset,
             GoAwayFrame: self._receive_goaway,
         }
@@ -148,7 +170,13 @@ class Http2Connection:
     @property
     def has_room(self) -> bool:
         """Whether a stream can be opened now."""
-        return self._state is ConnectionState.OPEN and self.num_streams < self.max_streams
+        is_open = self._state is ConnectionState.OPEN
+        return is_open and self.num_streams < self.max_streams and not self._is_backed_up
+
+    @property
+    def _is_backed_up(self) -> bool:
+        """Whether as much waits to be sent as may."""
+        return len(self._answers) >= _MAX_UNSENT_BYTES
 
     async def wait_open(self) -> None:
         """Wait for the peer's SETTINGS. Raises what ended the connection before."""
@@ -240,17 +268,25 @@ class Http2Connection:
 
     def _fail(self, error: BaseException) -> None:
         is_connecting = not self._opened.is_set()
-        self._lose(to_our_error(error, self._where, is_connecting=is_connecting))
+        ours = to_our_error(error, self._where, is_connecting=is_connecting)
+        if isinstance(error, ProtocolError):
+            guilty = {self._incoming.guilty_stream_id: breach_error(error, self._where)}
+            self._lose(ours, guilty)
+        else:
+            self._lose(ours)
 
-    def _lose(self, error: S2FramesError) -> None:
+    def _lose(
+        self, error: S2FramesError, of_streams: Mapping[int, S2FramesError] = _NOTHING
+    ) -> None:
+        """End with `error`, which is also that of all streams that have none of their own."""
         if self._state is ConnectionState.LOST:
             return
         self._state = TRANSITIONS[self._state, ConnectionInput.LOSE]
         self._error = error
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            self._outgoing.drop(stream.stream_id)
-            stream.fail(another(error))
+        for stream_id, stream in streams.items():
+            self._outgoing.drop(stream_id)
+            stream.fail(of_streams.get(stream_id) or another(error))
         self._opened.set()
         self._scope.cancel()
         self._on_change()
@@ -272,6 +308,8 @@ class Http2Connection:
     def _release(self, stream_id: int) -> None:
         """A stream is over: another one may take its place."""
         del self._streams[stream_id]
+        # Frames that come late need nothing of it.
+        self._h2.streams.pop(stream_id, None)
         if not self._streams:
             self._idle_since = trio.current_time()
         self._end_if_left()
@@ -289,17 +327,37 @@ class Http2Connection:
             self._has_work.unpark_all()
 
     async def _write(self) -> None:
-        while True:
-            if not await self._flush():
-                await self._has_work.park()
+        try:
+            while True:
+                if not await self._flush():
+                    await self._has_work.park()
+        except FOREIGN_ERRORS as error:
+            await self._await_last_words(error)
+            raise
+
+    async def _await_last_words(self, error: BaseException) -> None:
+        """Nothing can be written any more: let what has arrived be read."""
+        self._write_error = error
+        if self._opened.is_set():
+            # With the last answer there is nothing left to wait for.
+            self.leave()
+            self._on_change()
+        for stream_id, stream in list(self._streams.items()):
+            self._outgoing.drop(stream_id)
+            stream.stop_sending()
+        await trio.sleep(_LAST_SECONDS)
 
     async def _flush(self) -> bool:
         """Send what waits, one write of it; False when nothing does."""
+        had_no_room = self._is_backed_up
         answers = self._take_answers()
         frames, complete = self._outgoing.cut()
         for upload in complete:
             if upload.ends_stream:
                 self._note_end_sent(upload.stream_id)
+        if had_no_room:
+            # Not before all is cut: the head of a new stream is in the next write.
+            self._on_change()
         data = b"".join((answers, *frames))
         if data:
             self._is_writing = True
@@ -312,6 +370,7 @@ class Http2Connection:
     def _take_answers(self) -> bytes:
         data = bytes(self._answers) + self._h2.data_to_send()
         self._answers.clear()
+        self._incoming.num_answers = 0
         return data
 
     def _note_end_sent(self, stream_id: int) -> None:
@@ -336,6 +395,7 @@ class Http2Connection:
             self._receive(data)
             self._wake_writer()
             self._check_answers()
+            self._check_last_bytes(len(data))
 
     def _receive(self, data: bytes | bytearray) -> None:
         for event in self._incoming.receive(data, self._heard_at):
@@ -346,36 +406,40 @@ class Http2Connection:
                 return
 
     def _check_answers(self) -> None:
-        if len(self._answers) > _MAX_UNSENT_ANSWERS:
+        if self._incoming.num_answers > _MAX_UNSENT_ANSWERS:
             raise trio.BrokenResourceError(
-                f"the peer asks without reading: {len(self._answers)} bytes of answers wait"
+                f"the peer asks without reading: {self._incoming.num_answers} answers wait"
             )
 
+    def _check_last_bytes(self, num_bytes: int) -> None:
+        if self._write_error is not None:
+            self._last_bytes -= num_bytes
+            if self._last_bytes <= 0:
+                raise self._write_error
+
     def _receive_settings(self, _event: h2.events.RemoteSettingsChanged) -> None:
+        if self._write_error is not None:
+            # It will never be of use.
+            return
         bound_encoder(self._h2)
         self._state = TRANSITIONS[self._state, ConnectionInput.SETTINGS]
         self._opened.set()
         self._on_change()
 
-    def _receive_head(self, event: h2.events.ResponseReceived) -> None:
+    def _receive_head(self, event: HeadReceived) -> None:
         stream = self._streams.get(event.stream_id)
-        if stream is None:
-            return
-        try:
-            stream.receive_head(Response.parse(event.headers))
-        except ProtocolError as error:
-            stream.fail(to_our_error(error, self._where))
-            self.reset(event.stream_id)
+        if stream is not None:
+            stream.receive_head(event.response)
 
-    def _receive_chunk(self, event: h2.events.DataReceived) -> None:
-        self._credit_connection(event.flow_controlled_length)
+    def _receive_chunk(self, event: DataReceived) -> None:
+        self._credit_connection(event.size)
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
         if event.data:
             stream.receive_chunk(event.data)
         # Padding is nobody's to take.
-        stream.note_taken(event.flow_controlled_length - len(event.data))
+        stream.note_taken(event.size - len(event.data))
 
     def _credit_connection(self, num_bytes: int) -> None:
         """On arrival: only a stream's own window waits for the one who takes its bytes."""
@@ -384,7 +448,7 @@ class Http2Connection:
             self._h2.increment_flow_control_window(self._arrived_bytes)
             self._arrived_bytes = 0
 
-    def _receive_end(self, event: h2.events.StreamEnded) -> None:
+    def _receive_end(self, event: AnswerEnded) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
@@ -393,24 +457,28 @@ class Http2Connection:
         if self._h2.streams[event.stream_id].closed:
             self._release(event.stream_id)
 
+    def _receive_breach(self, event: StreamBroken) -> None:
+        self._end_stream(event.stream_id, breach_error(event.error, self._where))
+
     def _receive_reset(self, event: h2.events.StreamReset) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is None:
-            return
-        self._outgoing.drop(event.stream_id)
-        stream.fail(reset_error(event, self._where))
-        self._release(event.stream_id)
+        self._end_stream(event.stream_id, reset_error(event, self._where))
+
+    def _end_stream(self, stream_id: int, error: S2FramesError) -> None:
+        """A stream is over by what the peer said."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._outgoing.drop(stream_id)
+            stream.fail(error)
+            self._release(stream_id)
 
     def _receive_goaway(self, frame: GoAwayFrame) -> None:
         """Go on with the streams that the peer accepted; it did nothing for the others."""
         self._farewell = f" after GOAWAY ({code_name(frame.error_code)})"
         # First, or the place of a stream that fails would go to a new one.
         self.leave()
-        for stream_id, stream in list(self._streams.items()):
+        for stream_id in list(self._streams):
             if stream_id > frame.last_stream_id:
-                self._outgoing.drop(stream_id)
-                stream.fail(unprocessed_error(frame, self._where))
-                self._release(stream_id)
+                self._end_stream(stream_id, unprocessed_error(frame, self._where))
 
     # Watching
 

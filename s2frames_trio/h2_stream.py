@@ -8,7 +8,6 @@ request is still being sent is never lost.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -16,21 +15,17 @@ from typing import Protocol
 
 import trio
 from attrs import define, field, frozen
-from h2.exceptions import ProtocolError
 
 from s2frames.errors import LocalProtocolError, S2FramesError, copied
 from s2frames_trio.outgoing import Upload
 from s2frames_trio.receive_window import ReceiveWindow
+from s2frames_trio.stream_rules import join_fields
 
 __all__ = ["Http2Stream", "Response"]
 
 # Smaller pieces are joined as they arrive: a peer that sends single bytes must not make us hold an
 # object for each.
 _SMALL_BYTES = 4096
-
-# Names are tokens in lower case; values have no control characters (RFC 9113, 8.2.1).
-_HEADER_NAME = re.compile(rb":status|[!#$%&'*+.^_`|~0-9a-z-]+")
-_HEADER_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 @frozen
@@ -43,17 +38,14 @@ class Response:
 
     @classmethod
     def parse(cls, headers: Iterable[tuple[bytes, bytes]]) -> Response:
-        """The head as h2 gives it, unchecked. Raises h2's `ProtocolError` for what is none."""
-        values: dict[str, str] = {}
-        for name_bytes, value_bytes in headers:
-            if not (_HEADER_NAME.fullmatch(name_bytes) and _HEADER_VALUE.fullmatch(value_bytes)):
-                raise ProtocolError(f"the header {name_bytes[:50]!r} has an invalid name or value")
-            name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
-            values[name] = f"{values[name]}, {value}" if name in values else value
-        status = values.pop(":status", "")
-        if not (status.isascii() and status.isdigit() and len(status) == 3):
-            raise ProtocolError(f"the status {status[:20]!r}")
-        return cls(int(status), values)
+        """The head as it is decoded. Raises h2's `ProtocolError` for what is none."""
+        fields = join_fields(headers)
+        return cls(int(fields.pop(":status")), fields)
+
+    @property
+    def is_interim(self) -> bool:
+        """Whether another head follows, which counts (RFC 9110, 15.2)."""
+        return 100 <= self.status < 200
 
 
 class Http2StreamOwner(Protocol):
@@ -240,7 +232,7 @@ class Http2Stream:
         if self._is_closed:
             return
         self._is_closed = True
-        self._stop_sending()
+        self.stop_sending()
         self._chunks.clear()
         self._buffered_bytes = 0
         # Before the place of this stream goes to another one.
@@ -268,11 +260,6 @@ class Http2Stream:
         if self._is_closed:
             raise LocalProtocolError("the stream is closed")
 
-    def _stop_sending(self) -> None:
-        self._is_sending = False
-        if self._upload is not None:
-            self._upload.settle(is_sent=False)
-
     # For the connection
 
     @property
@@ -283,6 +270,12 @@ class Http2Stream:
     def note_sent_end(self, *, is_ended: bool) -> None:
         """The request has no body, if `is_ended`."""
         self._is_ending = is_ended
+
+    def stop_sending(self) -> None:
+        """No more of the request is taken; who sends is told. Idempotent."""
+        self._is_sending = False
+        if self._upload is not None:
+            self._upload.settle(is_sent=False)
 
     def receive_head(self, response: Response) -> None:
         """The answer has begun."""
@@ -312,7 +305,7 @@ class Http2Stream:
         """The answer is complete; the peer has no use for the rest of the request."""
         self._is_complete = True
         # Also what is being written: the connection does not know this stream any more.
-        self._stop_sending()
+        self.stop_sending()
         self._close_window_if_over()
         self._tell_news()
 
@@ -321,5 +314,5 @@ class Http2Stream:
         if not self._is_complete:
             self._error = error
         self._close_window_if_over()
-        self._stop_sending()
+        self.stop_sending()
         self._tell_news()

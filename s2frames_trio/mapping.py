@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import h2.events
 import trio
 from h2.errors import ErrorCodes
-from h2.exceptions import H2Error
+from h2.exceptions import H2Error, ProtocolError
 from hpack.exceptions import HPACKError
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import GoAwayFrame
@@ -28,6 +28,7 @@ from s2frames.errors import (
 __all__ = [
     "FOREIGN_ERRORS",
     "another",
+    "breach_error",
     "code_name",
     "reset_error",
     "to_our_error",
@@ -45,6 +46,8 @@ FOREIGN_ERRORS = (
     HPACKError,
     HyperframeError,
 )
+
+_BREACH = "the peer broke HTTP/2"
 
 # The first row that fits the error, or one behind it, counts: what it is to us while the connection
 # is made and afterwards, and what is said of it.
@@ -72,15 +75,11 @@ _ERRORS: tuple[
         "the connection broke",
     ),
     (UnicodeError, LocalProtocolError, LocalProtocolError, *("the URL cannot be used",) * 2),
-    (
-        H2Error,
-        ConnectError,
-        RemoteProtocolError,
-        "cannot connect",
-        "the peer broke HTTP/2",
-    ),
-    (HPACKError, ConnectError, RemoteProtocolError, "cannot connect", "the peer broke HTTP/2"),
-    (HyperframeError, ConnectError, RemoteProtocolError, "cannot connect", "the peer broke HTTP/2"),
+    # What was broken is the connection, and not what its streams are about: they may go on over
+    # another one. `breach_error` is for the stream that is to blame.
+    (H2Error, ConnectError, TransportError, "cannot connect", _BREACH),
+    (HPACKError, ConnectError, TransportError, "cannot connect", _BREACH),
+    (HyperframeError, ConnectError, TransportError, "cannot connect", _BREACH),
     (BaseException, ConnectError, TransportError, "cannot connect", "the connection broke"),
 )
 
@@ -119,11 +118,16 @@ def another(error: S2FramesError) -> S2FramesError:
     return twin
 
 
+def breach_error(error: ProtocolError, where: str) -> RemoteProtocolError:
+    """The error of the stream with which the peer broke a rule."""
+    ours = RemoteProtocolError(f"{_BREACH}: {where}: {error}")
+    ours.__cause__ = error
+    return ours
+
+
 def reset_error(event: h2.events.StreamReset, where: str) -> S2FramesError:
-    """The error of a stream that was reset."""
+    """The error of a stream that the peer reset."""
     name = code_name(event.error_code or 0)
-    if not event.remote_reset:
-        return RemoteProtocolError(f"the peer broke HTTP/2: {where}: {name}")
     if event.error_code == ErrorCodes.REFUSED_STREAM:
         return _unprocessed(f"the peer refused to look at the request: {where}: {name}")
     return TransportError(f"the peer broke the request off: {where}: {name}")

@@ -12,6 +12,7 @@ from hyperframe.frame import (
     Frame,
     HeadersFrame,
     PingFrame,
+    PriorityFrame,
     PushPromiseFrame,
     SettingsFrame,
     WindowUpdateFrame,
@@ -118,7 +119,7 @@ REFUSED: dict[str, tuple[list[Frame], type[Exception], str]] = {
     "too large": ([DataFrame(1, data=bytes(MAX_FRAME_BYTES + 1))], FrameTooLargeError, "1048577"),
     "data of stream 0": ([], ProtocolError, "invalid header"),
     "ping of 7 bytes": ([], ProtocolError, "PingFrame with an invalid body"),
-    "padding": ([], ProtocolError, "DataFrame with an invalid body"),
+    "padding": ([], ProtocolError, "DataFrame with an invalid padding"),
     "large block": (
         [HeadersFrame(1, data=bytes(MAX_HEADER_BYTES + 1))],
         DenialOfServiceError,
@@ -153,6 +154,36 @@ def test_what_is_refused(name: str) -> None:
     buffer.add_data(b"".join(frame.serialize() for frame in frames) + RAW.get(name, b""))
     with pytest.raises(kind, match=words):
         cut_all(buffer)
+
+
+def raw_frame(kind: int, stream_id: int, body: bytes) -> bytes:
+    return b"".join((len(body).to_bytes(3, "big"), bytes((kind, 0)), stream_id.to_bytes(4), body))
+
+
+def test_what_breaks_only_its_stream_is_no_wrong_frame() -> None:
+    buffer = make_buffer()
+    increments = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
+    updates = [raw_frame(8, 1, increment.to_bytes(4, "big")) for increment in increments]
+    priorities = [raw_frame(2, 1, bytes(size)) for size in (0, 4, 5, 6)]
+    buffer.add_data(FIRST + b"".join(updates + priorities))
+    cut = cut_all(buffer)[1:]
+    # The bit before an increment means nothing.
+    assert [f.window_increment for f in cut if isinstance(f, WindowUpdateFrame)] == [
+        *(0, 1, 2**31 - 1, 0, 2**31 - 1)
+    ]
+    assert [f.body_len for f in cut if isinstance(f, PriorityFrame)] == [0, 4, 5, 6]
+
+
+def test_which_stream_a_wrong_frame_is_on() -> None:
+    buffer = make_buffer()
+    assert buffer.stream_id == 0
+    buffer.add_data(FIRST + DataFrame(5, data=b"x").serialize())
+    cut_all(buffer)
+    assert buffer.stream_id == 5
+    buffer.add_data(raw_frame(3, 7, bytes(3)))
+    with pytest.raises(ProtocolError, match="RstStreamFrame"):
+        buffer.cut()
+    assert buffer.stream_id == 7
 
 
 def test_a_large_frame_is_refused_before_it_arrives() -> None:

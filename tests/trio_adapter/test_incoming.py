@@ -4,7 +4,8 @@ from typing import Any
 
 import h2.events
 import pytest
-from h2.exceptions import DenialOfServiceError, FlowControlError, ProtocolError
+from h2.exceptions import ProtocolError
+from hpack import Encoder
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -17,10 +18,18 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2frames_trio.flood import FLOOD_FRAMES
+from s2frames_trio.flood import FLOOD_FRAMES, FloodError
 from s2frames_trio.frame_buffer import FrameBuffer
 from s2frames_trio.h2_setup import make_h2
-from s2frames_trio.incoming import Incoming
+from s2frames_trio.incoming import (
+    AnswerEnded,
+    DataReceived,
+    Event,
+    HeadReceived,
+    Incoming,
+    StreamBroken,
+)
+from s2frames_trio.stream_rules import Breach, BreachError
 from trio_adapter.peers import HEADERS
 
 FIRST = SettingsFrame(0).serialize()
@@ -44,6 +53,10 @@ def make_incoming(frames: FrameBuffer | None = None) -> Incoming:
     return incoming
 
 
+def incoming_block(*fields: tuple[bytes, bytes]) -> bytes:
+    return Encoder().encode(fields)
+
+
 def wire(*frames: Frame) -> bytes:
     return b"".join(frame.serialize() for frame in frames)
 
@@ -51,8 +64,8 @@ def wire(*frames: Frame) -> bytes:
 def test_events_come_before_the_error_behind_them() -> None:
     incoming = make_incoming()
     events = incoming.receive(wire(HEAD, DataFrame(1, data=b"x"), DataFrame(9)), 0)
-    assert isinstance(next(events), h2.events.ResponseReceived)
-    assert isinstance(next(events), h2.events.DataReceived)
+    assert isinstance(next(events), HeadReceived)
+    assert isinstance(next(events), DataReceived)
     assert not incoming.is_broken
     with pytest.raises(ProtocolError):
         next(events)
@@ -65,10 +78,7 @@ def test_goaway_comes_as_a_frame_and_ends_nothing() -> None:
     first, *rest = incoming.receive(wire(goaway, HEAD, DataFrame(1, data=b"x")), 0)
     assert isinstance(first, GoAwayFrame)
     assert (first.last_stream_id, first.error_code) == (1, 2)
-    assert [type(event) for event in rest] == [
-        h2.events.ResponseReceived,
-        h2.events.DataReceived,
-    ]
+    assert [type(event) for event in rest] == [HeadReceived, DataReceived]
     incoming._h2.send_data(1, b"it may still be sent")
 
 
@@ -76,7 +86,7 @@ def test_goaway_comes_as_a_frame_and_ends_nothing() -> None:
     "breach",
     [
         wire(DataFrame(9)),
-        wire(DataFrame(1, data=b"before the head")),
+        wire(SettingsFrame(0, settings={4: 2**31})),
         b"\xff" * 9,
         wire(HeadersFrame(1, data=b"\xff" * 9, flags=["END_HEADERS"])),
         wire(HeadersFrame(1), PingFrame(0)),
@@ -97,10 +107,12 @@ def test_interim_answers_are_counted() -> None:
     incoming = make_incoming()
     interim = wire(HeadersFrame(1, data=b"\x08\x03103", flags=["END_HEADERS"]))
     for _ in range(FLOOD_FRAMES - 1):
-        assert len(list(incoming.receive(interim, 0))) == 1
-    with pytest.raises(DenialOfServiceError):
+        assert list(incoming.receive(interim, 0)) == []
+    with pytest.raises(FloodError):
         list(incoming.receive(interim, 0))
     assert incoming.is_broken
+    # The frame that was one too many is no worse than the others.
+    assert incoming.guilty_stream_id == 0
 
 
 def test_where_the_peer_is() -> None:
@@ -136,9 +148,10 @@ def test_any_bytes_are_events_or_a_protocol_error(pieces: list[bytes]) -> None:
         assert incoming.is_broken
 
 
-def facts(event: h2.events.Event | GoAwayFrame) -> Any:
-    data = event.data if isinstance(event, h2.events.DataReceived) else None
-    return type(event), getattr(event, "stream_id", None), data
+def facts(event: Event) -> Any:
+    data = event.data if isinstance(event, DataReceived) else None
+    breach = event.error.breach if isinstance(event, StreamBroken) else None
+    return type(event), getattr(event, "stream_id", None), data, breach
 
 
 def outcome(incoming: Incoming, pieces: list[bytes]) -> Any:
@@ -210,23 +223,57 @@ def test_plain_data_does_not_go_through_h2(monkeypatch: pytest.MonkeyPatch) -> N
     list(incoming.receive(HEAD.serialize(), 0))
     monkeypatch.setattr(incoming._h2, "receive_data", None)
     (event,) = incoming.receive(wire(DataFrame(1, data=b"abc")), 0)
-    assert facts(event) == (h2.events.DataReceived, 1, b"abc")
-    with pytest.raises(TypeError):
-        list(incoming.receive(wire(DataFrame(1, data=b"abc", flags=["END_STREAM"])), 0))
+    assert facts(event) == (DataReceived, 1, b"abc", None)
 
 
-@pytest.mark.parametrize("is_whole_connection", [False, True])
-def test_data_beyond_a_window_is_a_breach(is_whole_connection: bool) -> None:
+def test_plain_data_is_made_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    incoming = make_incoming()
+    # With a length that is known, too.
+    list(incoming.receive(wire(HeadersFrame(1, data=b"\x88\x5c\x0210", flags=["END_HEADERS"])), 0))
+    monkeypatch.setattr(FrameBuffer, "cut", lambda _: None)
+    (event,) = incoming.receive(wire(DataFrame(1, data=b"x" * 10)), 0)
+    assert facts(event) == (DataReceived, 1, b"x" * 10, None)
+
+
+def test_data_beyond_the_streams_window() -> None:
     incoming = make_incoming()
     connection = incoming._h2
-    manager = connection.streams[1]._inbound_window_manager
-    if is_whole_connection:
-        manager = connection._inbound_flow_control_window_manager
-    manager.current_window_size = 5
+    connection.streams[1]._inbound_window_manager.current_window_size = 5
     list(incoming.receive(wire(HEAD, DataFrame(1, data=b"abcde")), 0))
-    with pytest.raises(FlowControlError):
+    window = connection.inbound_flow_control_window
+    broken, rest = incoming.receive(wire(DataFrame(1, data=b"f")), 0)
+    assert facts(broken) == (StreamBroken, 1, None, Breach.STREAM_WINDOW_EXCEEDED)
+    # It counts in the connection's window, and is to be credited there.
+    assert connection.inbound_flow_control_window == window - 1
+    assert isinstance(rest, DataReceived)
+    assert (rest.data, rest.size) == (b"", 1)
+    assert not incoming.is_broken
+
+
+def test_data_beyond_the_connections_window() -> None:
+    incoming = make_incoming()
+    incoming._h2._inbound_flow_control_window_manager.current_window_size = 5
+    list(incoming.receive(wire(HEAD, DataFrame(1, data=b"abcde")), 0))
+    with pytest.raises(BreachError) as raised:
         list(incoming.receive(wire(DataFrame(1, data=b"f")), 0))
+    assert raised.value.breach is Breach.CONNECTION_WINDOW_EXCEEDED
     assert incoming.is_broken
+    assert incoming.guilty_stream_id == 1
+
+
+def test_answers_are_counted_and_nothing_else_is() -> None:
+    incoming = make_incoming()
+    # Those to the first SETTINGS.
+    assert incoming.num_answers == 1
+    incoming.num_answers = 0
+    ours = [PingFrame(0, flags=["ACK"]), SettingsFrame(0, flags=["ACK"]), HEAD, DataFrame(1, b"x")]
+    list(incoming.receive(wire(*ours), 0))
+    incoming._h2.ping(b"s2frames")
+    assert incoming.num_answers == 0
+    asking = [PingFrame(0), SettingsFrame(0), HeadersFrame(1, data=b"\x88", flags=["END_HEADERS"])]
+    for count, frame in enumerate(asking, 1):
+        list(incoming.receive(wire(frame), 0))
+        assert incoming.num_answers == count
 
 
 def test_data_after_the_connection_was_closed() -> None:
@@ -242,6 +289,24 @@ def test_more_data_than_was_announced() -> None:
     head = HeadersFrame(1, data=b"\x88\x5c\x0210", flags=["END_HEADERS"])
     list(incoming.receive(head.serialize(), 0))
     (event,) = incoming.receive(wire(DataFrame(1, data=b"x" * 10)), 0)
-    assert facts(event) == (h2.events.DataReceived, 1, b"x" * 10)
-    with pytest.raises(ProtocolError):
-        list(incoming.receive(wire(DataFrame(1, data=b"x")), 0))
+    assert facts(event) == (DataReceived, 1, b"x" * 10, None)
+    broken, _ = incoming.receive(wire(DataFrame(1, data=b"x")), 0)
+    assert facts(broken) == (StreamBroken, 1, None, Breach.BODY_TOO_LONG)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_the_end_of_a_body_of_known_length(padding: int) -> None:
+    incoming = make_incoming()
+    head = HeadersFrame(1, data=b"\x88\x5c\x0210", flags=["END_HEADERS"])
+    last = DataFrame(1, b"y" * 4, pad_length=padding, flags=["PADDED", "END_STREAM"])
+    events = list(incoming.receive(wire(head, DataFrame(1, b"x" * 6), last), 0))
+    assert [type(event) for event in events[1:]] == [DataReceived, DataReceived, AnswerEnded]
+
+
+@pytest.mark.parametrize("status", [b"204", b"304"])
+def test_an_answer_that_has_no_body_whatever_its_length_says(status: bytes) -> None:
+    incoming = make_incoming()
+    block = incoming_block((b":status", status), (b"content-length", b"10"))
+    head = HeadersFrame(1, data=block, flags=["END_HEADERS", "END_STREAM"])
+    events = list(incoming.receive(wire(head), 0))
+    assert [type(event) for event in events] == [HeadReceived, AnswerEnded]

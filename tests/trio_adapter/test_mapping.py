@@ -24,6 +24,7 @@ from s2frames.errors import CertificateError, ConnectError
 from s2frames_trio.mapping import (
     FOREIGN_ERRORS,
     another,
+    breach_error,
     code_name,
     reset_error,
     to_our_error,
@@ -57,10 +58,10 @@ ERRORS: list[tuple[BaseException, type[S2FramesError], type[S2FramesError], str]
     ),
     (OSError("unreachable"), ConnectError, TransportError, "unreachable"),
     (UnicodeError("label"), LocalProtocolError, LocalProtocolError, "URL cannot be used"),
-    (h2.exceptions.ProtocolError("odd"), ConnectError, RemoteProtocolError, "odd"),
-    (h2.exceptions.DenialOfServiceError("much"), ConnectError, RemoteProtocolError, "much"),
-    (HPACKError("odd"), ConnectError, RemoteProtocolError, "odd"),
-    (HyperframeError("odd"), ConnectError, RemoteProtocolError, "odd"),
+    (h2.exceptions.ProtocolError("odd"), ConnectError, TransportError, "odd"),
+    (h2.exceptions.DenialOfServiceError("much"), ConnectError, TransportError, "much"),
+    (HPACKError("odd"), ConnectError, TransportError, "odd"),
+    (HyperframeError("odd"), ConnectError, TransportError, "odd"),
     (BROKEN("gone"), ConnectError, TransportError, "gone"),
     (trio.ClosedResourceError("closed"), ConnectError, TransportError, "closed"),
     (trio.TooSlowError("slow"), ConnectError, TransportError, "slow"),
@@ -91,25 +92,29 @@ def test_bugs_are_not_ours_to_map(kind: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "is_remote", "kind", "words"),
+    ("code", "kind", "words"),
     [
-        (ErrorCodes.REFUSED_STREAM, True, ConnectError, "REFUSED_STREAM"),
-        (ErrorCodes.CANCEL, True, TransportError, "CANCEL"),
-        (None, True, TransportError, "NO_ERROR"),
-        (99, True, TransportError, "error 99"),
-        (ErrorCodes.STREAM_CLOSED, False, RemoteProtocolError, "STREAM_CLOSED"),
-        (ErrorCodes.REFUSED_STREAM, False, RemoteProtocolError, "REFUSED_STREAM"),
+        (ErrorCodes.REFUSED_STREAM, ConnectError, "REFUSED_STREAM"),
+        (ErrorCodes.CANCEL, TransportError, "CANCEL"),
+        (None, TransportError, "NO_ERROR"),
+        (99, TransportError, "error 99"),
     ],
 )
-def test_streams_that_are_reset(
-    code: Any, is_remote: bool, kind: type[S2FramesError], words: str
-) -> None:
-    event: Any = SimpleNamespace(error_code=code, remote_reset=is_remote)
+def test_streams_that_are_reset(code: Any, kind: type[S2FramesError], words: str) -> None:
+    event: Any = SimpleNamespace(error_code=code)
     error = reset_error(event, WHERE)
     assert type(error) is kind
     assert error.outcome is (Outcome.NOT_APPLIED if kind is ConnectError else None)
     assert words in str(error)
     assert WHERE in str(error)
+
+
+def test_the_stream_that_is_to_blame() -> None:
+    theirs = h2.exceptions.ProtocolError("odd")
+    error = breach_error(theirs, WHERE)
+    assert type(error) is RemoteProtocolError
+    assert str(error) == "the peer broke HTTP/2: https://example.com: odd"
+    assert error.__cause__ is theirs
 
 
 def test_requests_that_a_leaving_peer_did_not_look_at() -> None:

@@ -19,7 +19,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from s2frames import LocalProtocolError, RemoteProtocolError, S2FramesError, TransportError
+from s2frames import LocalProtocolError, S2FramesError, TransportError
 from s2frames.errors import ConnectError
 from s2frames.http import Request
 from s2frames_trio.connect import Origin
@@ -717,19 +717,19 @@ HOSTILE: dict[str, tuple[Callable[[Peer], Awaitable[object]], type[S2FramesError
     ),
     "data of no stream": (
         lambda peer: answer_then(peer, DataFrame(9, data=b"x")),
-        RemoteProtocolError,
+        TransportError,
         "broke HTTP/2",
         0,
     ),
     "settings": (
         lambda peer: answer_then(peer, *[SettingsFrame(0)] * (FLOOD_FRAMES + 1)),
-        RemoteProtocolError,
+        TransportError,
         "more than 1000 frames that say nothing",
         0,
     ),
     "pings": (
         lambda peer: answer_then(peer, *[PingFrame(0)] * (FLOOD_FRAMES + 1)),
-        RemoteProtocolError,
+        TransportError,
         "more than 1000 frames that say nothing",
         0,
     ),

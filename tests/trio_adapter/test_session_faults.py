@@ -16,9 +16,17 @@ import trio.testing
 from attrs import define
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
-from s2frames import LocalProtocolError, S2FramesError, TransportError
+from s2frames import LocalProtocolError, RemoteProtocolError, S2FramesError, TransportError
 from s2frames.embedded import Exchange
 from s2frames.errors import ConnectError, Outcome
 from s2frames.events import Appended
@@ -305,6 +313,79 @@ async def test_what_is_never_looked_at_is_known_not_to_be_done(
             await do(work, stream, **CAUTIOUS[work])
     assert caught.value.outcome is Outcome.NOT_APPLIED
     assert caught.value.attempts == 3
+
+
+# Answers that are none
+
+
+async def answer_before_the_head(peer: Peer, stream_id: int) -> bool:
+    await peer.send(DataFrame(stream_id, b"no head"))
+    return True
+
+
+async def answer_unreadably(peer: Peer, stream_id: int) -> bool:
+    await peer.send(HeadersFrame(stream_id, data=b"\xff" * 6, flags=["END_HEADERS"]))
+    return True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "num_connections"), [(answer_before_the_head, 1), (answer_unreadably, 2)]
+)
+async def test_one_bad_answer_ends_no_other_session(spoil: Spoil, num_connections: int) -> None:
+    host = await prepared()
+    told: list[Retrying] = []
+
+    async def write(stream: Stream) -> None:
+        async with stream.append_session(on_retry=told.append) as session:
+            for message in numbers(20):
+                await session.append(message)
+                await trio.sleep(0.01)
+
+    async def follow(stream: Stream) -> None:
+        async with stream.read_session(follow=True, on_retry=told.append) as messages:
+            read = [await anext(messages) for _ in range(20)]
+        assert read == numbers(20)
+
+    async with scripted(host) as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(write, stream)
+        nursery.start_soon(follow, stream)
+        await trio.sleep(0.1)
+
+        async def spoil_next_head(peer: Peer, stream_id: int) -> bool:
+            if host._answers[id(peer), stream_id].has_head:
+                return False
+            host.spoil = None
+            return await spoil(peer, stream_id)
+
+        host.spoil = spoil_next_head
+        # What it was told makes no sense, and would not the next time.
+        with pytest.raises(RemoteProtocolError, match="broke HTTP/2"):
+            await stream.check_tail()
+    assert len(host.peers) == num_connections
+    assert all(type(retrying.error) is TransportError for retrying in told)
+    assert bool(told) is (num_connections > 1)
+    assert await stored(host) == numbers(20)
+
+
+async def test_a_peer_that_always_breaks_the_connection_is_left_some_time() -> None:
+    num_connections = 0
+
+    async def break_it(_host: Host, peer: Peer) -> None:
+        nonlocal num_connections
+        num_connections += 1
+        await peer.next(RequestReceived)
+        await peer.send(WindowUpdateFrame(0, window_increment=2**31 - 1))
+
+    host = await prepared()
+    scripts: list[Script] = [break_it] * 1000
+    async with scripted(host, *scripts, retry=Retry(max_seconds=10)) as stream:
+        start = trio.current_time()
+        with pytest.raises(TransportError, match="broke HTTP/2") as caught:
+            await stream.check_tail()
+        assert trio.current_time() - start <= 10
+    assert caught.value.attempts == num_connections
+    # With pauses, which get longer.
+    assert num_connections < 20
 
 
 # Connections that are to be left
