@@ -769,6 +769,7 @@ class ReadProtocol(Mendable):
     def _leave(self) -> None:
         """Go on with another request; what of this one's answer was not taken comes again."""
         self._is_given_up = False
+        self._needs_new_connection = True
         self._forget_answer()
         self._move(ReadInput.LEAVE)
 
@@ -847,6 +848,7 @@ class ReadProtocol(Mendable):
         if delay is None:
             self._finish(ReadInput.REFUSED, error)
             return
+        self._needs_new_connection = True
         self._forget_answer()
         self._move(ReadInput.RETRY)
         self._retry_at = self._now + delay
@@ -856,7 +858,6 @@ class ReadProtocol(Mendable):
         """The rest of the answer will not be taken, and another one will follow."""
         if self._state in _OPEN:
             self._actions.append(CloseRequest(self._request_id))
-        self._needs_new_connection = True
         self._response = Response(SESSION_CONTENT_TYPE)
         self._batch = iter(())
         self._loss = None

@@ -33,6 +33,7 @@ from s2frames_trio.incoming import (
     Incoming,
     StreamBroken,
 )
+from s2frames_trio.interrupts import protected
 from s2frames_trio.mapping import (
     FOREIGN_ERRORS,
     another,
@@ -113,6 +114,8 @@ class Http2Connection:
     ) -> None:
         self.number = number
         self._home = Home("a connection", THIS_PROCESS)
+        #: How often it was left by those who use it since it last answered anything.
+        self.times_left = 0
         self._transport = transport
         self._where = where
         self._on_change = on_change
@@ -260,6 +263,7 @@ class Http2Connection:
             if self._home.is_here:
                 await self._say_goodbye()
 
+    @protected
     async def _guard(self, task: Callable[[], Any]) -> None:
         try:
             await task()
@@ -427,6 +431,7 @@ class Http2Connection:
         self._on_change()
 
     def _receive_head(self, event: HeadReceived) -> None:
+        self.times_left = 0
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.receive_head(event.response)

@@ -2,11 +2,14 @@
 
 A stream goes to the connection with the fewest. When all are full, those who come first are served
 first, and another connection is made, in the background, so that a caller who gives up takes
-nothing from the others who wait. A connection ends by itself: idle, broken, or sent away.
+nothing from the others who wait. Why none could be made is told to those for whom nothing else can
+come; the others have until their own deadline. A connection ends by itself: idle, broken, or sent
+away; and when it is left for its silence again and again, after its last stream.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,12 +30,16 @@ from s2frames.errors import (
     TransportError,
     copied,
 )
+from s2frames.home import Home
 from s2frames.http import SECRET_HEADERS, Request
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.connection_state import ConnectionState
+from s2frames_trio.dialing import Dialing
 from s2frames_trio.h2_connection import Http2Connection
 from s2frames_trio.h2_stream import Http2Stream
+from s2frames_trio.interrupts import plain_interrupts, protected, whole_block
 from s2frames_trio.mapping import another
+from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["Connect", "Opening", "Pool", "open_pool"]
 
@@ -48,8 +55,9 @@ DEFAULT_OPEN_TIMEOUT = 8.0
 # Connections to one origin, at 100 streams each with s2.dev.
 _MAX_CONNECTIONS = 100
 
-# Streams that a connection is expected to take before its peer has said so; s2.dev's number.
-_EXPECTED_STREAMS = 100
+# So often in a row a connection is left for what came of a stream, with no answer in between, until
+# it takes no more: once may be the stream's fault.
+_MAX_TIMES_LEFT = 3
 
 _CLOSED = "the client is closed"
 
@@ -93,22 +101,19 @@ class Opening:
             raise AssertionError("it is still waiting")
         raise copied(self._outcome)
 
+    @protected
     def cancel(self) -> None:
         """Be done with it: a stream that has come is reset. Idempotent."""
         if isinstance(self._outcome, Http2Stream):
             self._outcome.reset()
         self._leave()
 
+    @protected
     def expire(self, now: float) -> None:
         """Give up, if it is time."""
         if self._outcome is None and now >= self.deadline:
             self._leave()
-            self.settle(
-                ConnectError(
-                    f"{self._place.origin} had no room for another stream within "
-                    f"{self.timeout:g} s, on {len(self._place.connections)} connections"
-                )
-            )
+            self.settle(self._place.explain_wait(self.timeout))
 
     def _leave(self) -> None:
         if self in self._place.waiting:
@@ -132,11 +137,13 @@ class _Place:
     """The connections to one origin, and the calls that wait for one, the first to come first."""
 
     origin: Origin
+    dialing: Dialing
     connections: list[Http2Connection] = field(factory=list)
-    # Numbers of the connections that are being made.
-    dialing: set[int] = field(factory=set)
     waiting: list[Opening] = field(factory=list)
-    expected_streams: int = _EXPECTED_STREAMS
+    # In which a task waits for the time of the next dial.
+    alarm: trio.CancelScope | None = None
+    # Why the last dial came to nothing, until a new connection carries a stream.
+    last_failure: S2FramesError | None = None
     # The newest connection that anybody ever found too old.
     newest_after: int = 0
 
@@ -157,7 +164,51 @@ class _Place:
             if connection is None:
                 self.waiting.append(waiter)
             else:
+                if self.dialing.note_use(connection.number):
+                    self.last_failure = None
                 waiter.open_on(connection)
+
+    def drop_lost(self, now: float) -> None:
+        """Forget the connections that are over."""
+        for connection in [c for c in self.connections if c.state is ConnectionState.LOST]:
+            self.connections.remove(connection)
+            if self.dialing.end(connection.number, now):
+                self.last_failure = ConnectError(
+                    f"{self.origin}: the connection ended before it took a request"
+                )
+
+    def refuse_hopeless(self, error: S2FramesError) -> None:
+        """Tell `error` to those for whom nothing can come any more."""
+        live = (c.number for c in self.connections if c.state is ConnectionState.OPEN)
+        newest = max((*self.dialing.under_way, *live), default=0)
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            if waiter.after < newest:
+                self.waiting.append(waiter)
+            else:
+                waiter.settle(another(error))
+        if not self.waiting:
+            self.dialing.begin_anew()
+
+    def explain_wait(self, timeout: float) -> ConnectError:
+        """Why there was no stream for so long."""
+        failure = self.last_failure
+        why = "" if failure is None else f", and no other could be made: {failure}"
+        error = ConnectError(
+            f"{self.origin} had no room for another stream within {timeout:g} s, "
+            f"on {len(self.connections)} connections{why}"
+        )
+        error.__cause__ = failure
+        return error
+
+    def note_left(self, number: int) -> None:
+        """A connection is left, because a stream had no answer, or because its peer wishes so."""
+        for connection in self.connections:
+            if connection.number == number:
+                connection.times_left += 1
+                if connection.times_left >= _MAX_TIMES_LEFT:
+                    connection.leave()
+                return
 
     def refuse(self, error: S2FramesError) -> None:
         """Tell all who wait that there will be no stream."""
@@ -166,23 +217,27 @@ class _Place:
             waiter.settle(another(error))
 
     def _pick(self, after: int) -> Http2Connection | None:
-        """The connection with the fewest streams that has room, of those made since `after`."""
+        """The connection with the fewest streams that has room, of those made since `after`.
+
+        One that was left and has not answered since comes last.
+        """
         room = [c for c in self.connections if c.has_room]
         fit = [c for c in room if c.number > after]
-        if not fit and self._is_full and not any(number > after for number in self.dialing):
+        is_coming = any(number > after for number in self.dialing.under_way)
+        if not fit and self._is_full and not is_coming:
             # There is no newer one, and will be none.
             fit = room
-        return min(fit, key=lambda connection: connection.num_streams, default=None)
+        return min(fit, key=lambda c: (c.times_left > 0, c.num_streams), default=None)
 
     @property
     def _is_full(self) -> bool:
-        return len(self.connections) + len(self.dialing) >= _MAX_CONNECTIONS
+        return len(self.connections) + len(self.dialing.under_way) >= _MAX_CONNECTIONS
 
     def needs_another(self) -> bool:
         """Whether to make another connection for those who wait."""
         if not self.waiting or self._is_full:
             return False
-        if self._is_coming(self.newest_after):
+        if self.dialing.is_coming(self.newest_after, len(self.waiting)):
             # Found without a look at each who waits: there may be a thousand of them.
             return False
         after: int = max(map(attrgetter("after"), self.waiting))
@@ -190,12 +245,7 @@ class _Place:
         # A peer that allows no stream at all on a connection would not do so on the next.
         if any(c.state is ConnectionState.OPEN and not c.num_streams for c in live):
             return False
-        return not self._is_coming(after)
-
-    def _is_coming(self, after: int) -> bool:
-        """Whether connections made since `after` are on the way for all who wait."""
-        coming = sum(number > after for number in self.dialing)
-        return coming * self.expected_streams >= len(self.waiting)
+        return not self.dialing.is_coming(after, len(self.waiting))
 
 
 class Pool:
@@ -206,6 +256,7 @@ class Pool:
         connect: makes transports.
         connect_timeout: seconds to make a connection, until it can be used.
         open_timeout: seconds to wait for a stream in all.
+        random: floats from 0 up to, not including, 1; for pauses between dials.
     """
 
     def __init__(
@@ -215,15 +266,18 @@ class Pool:
         connect: Connect,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         open_timeout: float = DEFAULT_OPEN_TIMEOUT,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._nursery = nursery
         self._connect = connect
         self._connect_timeout = connect_timeout
         self._open_timeout = open_timeout
+        self._random = random
         self._places: dict[Origin, _Place] = {}
         self._num_dialed = 0
         #: Set when the pool is closed, for those who wait for something else.
         self.closed = trio.Event()
+        self._home = Home("a client", THIS_PROCESS)
 
     async def open_stream(
         self, request: Request, *, end: bool = False, after: int = 0
@@ -233,7 +287,8 @@ class Pool:
         The body is not sent: that is for `send_data` and `end_data`. With `end` there is none. Who
         leaves a connection gives its number as `after`, and gets one that was made later: others
         who leave it have made it already, perhaps. Raises `ConnectError` when no connection can be
-        made or none has room in time: nothing was sent then.
+        made or none has room in time: nothing was sent then. Raises `LocalProtocolError` for a pool
+        that is closed, or was made in another process.
         """
         await trio.lowlevel.checkpoint()
         settled = trio.Event()
@@ -249,6 +304,7 @@ class Pool:
             opening.expire(trio.current_time())
         return opening.result()
 
+    @protected
     def begin_stream(
         self,
         request: Request,
@@ -261,7 +317,9 @@ class Pool:
         origin = Origin.of(request.url)
         headers = _make_headers(request, origin)
         self._check_open()
-        place = self._places.setdefault(origin, _Place(origin))
+        place = self._places.setdefault(origin, _Place(origin, Dialing(self._random)))
+        if after:
+            place.note_left(after)
         opening = Opening(
             place,
             headers,
@@ -277,15 +335,35 @@ class Pool:
 
     def _advance(self, place: _Place) -> None:
         """Something has changed: do what can be done for those who wait."""
+        now = trio.current_time()
+        place.drop_lost(now)
         place.hand_out()
         while place.needs_another():
+            if not place.dialing.may_begin(now):
+                self._come_back(place)
+                return
             self._dial(place)
+
+    def _come_back(self, place: _Place) -> None:
+        """Look again when a dial may begin."""
+        if place.alarm is None:
+            place.alarm = trio.CancelScope()
+            self._nursery.start_soon(self._pause, place, place.alarm)
+        place.alarm.deadline = place.dialing.not_before
+
+    @protected
+    async def _pause(self, place: _Place, alarm: trio.CancelScope) -> None:
+        with alarm:
+            await trio.sleep_forever()
+        place.alarm = None
+        self._advance(place)
 
     def _dial(self, place: _Place) -> None:
         self._num_dialed += 1
-        place.dialing.add(self._num_dialed)
+        place.dialing.begin(self._num_dialed)
         self._nursery.start_soon(self._make_connection, place, self._num_dialed)
 
+    @protected
     async def _make_connection(self, place: _Place, number: int) -> None:
         """Make a connection and serve it until it ends."""
         deadline = trio.current_time() + self._connect_timeout
@@ -300,14 +378,14 @@ class Pool:
             self._nursery.start_soon(self._serve, place, connection)
             await self._wait_open(place, connection, deadline)
         except S2FramesError as error:
-            place.refuse(error)
+            place.last_failure = error
+            place.dialing.fail(number, trio.current_time())
+            place.refuse_hopeless(error)
         except BaseException:
             # Only with the pool: whoever waits must not have it try again for ever.
             self.close()
             raise
-        finally:
-            place.dialing.discard(number)
-            self._advance(place)
+        self._advance(place)
 
     async def _wait_open(self, place: _Place, connection: Http2Connection, deadline: float) -> None:
         try:
@@ -319,15 +397,14 @@ class Pool:
                 # It opened and was lost at once: nobody has sent anything on it.
                 raise ConnectError(f"cannot connect: {error}") from error
             raise
-        place.expected_streams = max(1, min(connection.max_streams, _EXPECTED_STREAMS))
+        place.dialing.succeed(connection.number, connection.max_streams)
         place.connections.append(connection)
 
+    @protected
     async def _serve(self, place: _Place, connection: Http2Connection) -> None:
         try:
             await connection.run()
         finally:
-            if connection in place.connections:
-                place.connections.remove(connection)
             self._advance(place)
 
     def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
@@ -335,6 +412,7 @@ class Pool:
         self._check_open()
         self._nursery.start_soon(task)
 
+    @protected
     def close(self) -> None:
         """End all connections: what is open fails. Idempotent."""
         self.closed.set()
@@ -347,8 +425,10 @@ class Pool:
     def _check_open(self) -> None:
         if self.closed.is_set():
             raise LocalProtocolError(_CLOSED)
+        self._home.check()
 
 
+@whole_block
 @asynccontextmanager
 async def open_pool(
     *,
@@ -356,10 +436,12 @@ async def open_pool(
     open_timeout: float = DEFAULT_OPEN_TIMEOUT,
     ssl_context: ssl.SSLContext | None = None,
     connect_with: Connect | None = None,
+    random: Callable[[], float] = random.random,
 ) -> AsyncIterator[Pool]:
     """A pool for as long as the block lasts; leaving it ends all connections.
 
     `ssl_context` replaces the system's certificates, `connect_with` the way to make transports.
+    `random` gives floats from 0 up to, not including, 1, for pauses between dials.
     The context is told to offer HTTP/2 alone (ALPN), and stays so: Python can neither copy one nor
     say it for a single connection. Raises `LocalProtocolError` for one that HTTP/2 cannot use.
     """
@@ -374,21 +456,23 @@ async def open_pool(
         return await connect(origin, deadline, ssl_context)
 
     failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        pool = Pool(
-            nursery,
-            connect=connect_with or connect_directly,
-            connect_timeout=connect_timeout,
-            open_timeout=open_timeout,
-        )
-        try:
-            yield pool
-        except BaseException as error:  # noqa: BLE001  # raised below, outside of the nursery
-            failure = error
-        pool.close()
-        # Connections that end say so to their peers, in a time of their own.
-        nursery.cancel_scope.shield = True
-        nursery.cancel_scope.cancel()
+    with plain_interrupts():
+        async with trio.open_nursery() as nursery:
+            pool = Pool(
+                nursery,
+                connect=connect_with or connect_directly,
+                connect_timeout=connect_timeout,
+                open_timeout=open_timeout,
+                random=random,
+            )
+            try:
+                yield pool
+            except BaseException as error:  # noqa: BLE001  # raised below, outside of the nursery
+                failure = error
+            pool.close()
+            # Connections that end say so to their peers, in a time of their own.
+            nursery.cancel_scope.shield = True
+            nursery.cancel_scope.cancel()
     if failure is not None:
         # As it was: the nursery would have made a group of it.
         raise failure

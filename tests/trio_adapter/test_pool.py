@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import h2.events
 import pytest
@@ -32,7 +34,8 @@ from s2frames_trio.pool import (
     Pool,
     open_pool,
 )
-from trio_adapter.peers import Peer, cancelled_at, dialer
+from s2frames_trio.process import THIS_PROCESS
+from trio_adapter.peers import Peer, cancelled_at, dialer, open_peer
 
 REQUEST = Request("GET", "http://peer/a/b?c=d", {"x-a": "1"})
 
@@ -262,8 +265,8 @@ async def test_who_leaves_a_connection_gets_a_later_one() -> None:
                 (await pool.open_stream(REQUEST, after=after)).connection_number
                 for after in (0, 0, 1, 1, 2, 0, 1)
             ]
-            # Those who leave the same one share the next.
-            assert numbers == [1, 1, 2, 2, 3, 3, 2]
+            # Those who leave the same one share the next. One that was left is chosen last.
+            assert numbers == [1, 1, 2, 2, 3, 3, 3]
             assert len(peers) == 3
 
 
@@ -564,7 +567,289 @@ async def test_a_bug_in_a_connection_is_no_silence() -> None:
             await pool.open_stream(REQUEST)
 
 
+class Dialer:
+    """A way to make transports, one by one: each time as the next of the scripts has it."""
+
+    def __init__(self, nursery: trio.Nursery, *scripts: Dial, repeat: bool = False) -> None:
+        self._nursery = nursery
+        self._scripts = list(scripts)
+        self._repeat = repeat
+        #: When each dial began.
+        self.times: list[float] = []
+        self.peers: list[Peer] = []
+
+    async def __call__(self, _origin: Origin, _deadline: float) -> trio.abc.Stream:
+        self.times.append(trio.current_time())
+        script = self._scripts[0] if self._repeat else self._scripts.pop(0)
+        await trio.lowlevel.checkpoint()
+        return await script(self)
+
+    async def succeed(self, serve: Callable[[Peer], Awaitable[object]], **settings: int) -> Any:
+        ours, theirs = trio.testing.memory_stream_pair()
+        peer = await open_peer(theirs, **settings)
+        self.peers.append(peer)
+        self._nursery.start_soon(serve, peer)
+        return ours
+
+
+Dial = Callable[[Dialer], Awaitable[trio.abc.Stream]]
+
+
+def failing(delay: float) -> Dial:
+    """It fails after so long."""
+
+    async def dial(_dialer: Dialer) -> trio.abc.Stream:
+        await trio.sleep(delay)
+        raise ConnectError(f"failed after {delay:g} s")
+
+    return dial
+
+
+def reaching(
+    delay: float, serve: Callable[[Peer], Awaitable[object]] = Peer.serve, **settings: int
+) -> Dial:
+    """It reaches a peer after so long."""
+
+    async def dial(dialer: Dialer) -> trio.abc.Stream:
+        await trio.sleep(delay)
+        stream: trio.abc.Stream = await dialer.succeed(serve, **settings)
+        return stream
+
+    return dial
+
+
+async def leave_when_open(peer: Peer) -> None:
+    """Wait for the client's first words, and leave."""
+    await peer.receive()
+    await peer.stream.aclose()
+
+
+LEAVING = reaching(0, leave_when_open, max_concurrent_streams=0)
+
+
+def no_chance() -> float:
+    return 0.0
+
+
+async def test_a_peer_that_takes_nothing_and_leaves_is_dialed_a_handful_of_times() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, LEAVING, repeat=True)
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            start = trio.current_time()
+            with pytest.raises(ConnectError, match=r"8 s, on 0 .*ended before it took a request"):
+                await pool.open_stream(REQUEST)
+            assert trio.current_time() == start + DEFAULT_OPEN_TIMEOUT
+            times = [round(time - start, 6) for time in dialer.times]
+            assert times == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3]
+            await trio.sleep(60)
+            # Nobody waits.
+            assert len(dialer.times) == len(times)
+            with pytest.raises(ConnectError):
+                await pool.open_stream(REQUEST)
+            # It has not become better.
+            assert len(dialer.times) <= len(times) + 3
+
+
+async def test_a_peer_that_takes_streams_again_is_found() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, LEAVING, LEAVING, LEAVING, reaching(0), LEAVING, reaching(0))
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            start = trio.current_time()
+            await pool.open_stream(REQUEST)
+            assert trio.current_time() == pytest.approx(start + 0.7)
+            # A connection that carried streams has not come to nothing.
+            await dialer.peers[-1].stream.aclose()
+            await settled()
+            start = trio.current_time()
+            await pool.open_stream(REQUEST)
+            assert trio.current_time() == pytest.approx(start + 0.1)
+            assert len(dialer.times) == 6
+
+
+async def open_many(pool: Pool, number: int) -> list[str]:
+    """What becomes of so many requests at once, and when."""
+    start, outcomes = trio.current_time(), list[str]()
+
+    async def open_one() -> None:
+        try:
+            await pool.open_stream(REQUEST)
+            outcome = "served"
+        except S2FramesError as error:
+            outcome = str(error)
+        outcomes.append(f"{outcome} at {trio.current_time() - start:g}")
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(number):
+            nursery.start_soon(open_one)
+    return outcomes
+
+
+async def test_a_dial_that_fails_refuses_nobody_whom_another_serves() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, failing(0.5), reaching(1), reaching(1))
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            outcomes = await open_many(pool, 150)
+            # The one that failed was made again, after a pause.
+            assert Counter(outcomes) == {"served at 1": 100, "served at 1.6": 50}
+            assert len(dialer.times) == 3
+
+
+async def test_all_are_told_when_the_last_dial_has_failed() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, failing(1), failing(1.05), failing(1), failing(1))
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            outcomes = await open_many(pool, 150)
+            assert Counter(outcomes) == {"failed after 1.05 s at 1.05": 150}
+            # Whoever tries again pauses by himself.
+            outcomes = await open_many(pool, 150)
+            assert Counter(outcomes) == {"failed after 1 s at 1": 150}
+            assert len(dialer.times) == 4
+
+
+async def test_a_dial_that_fails_at_once_is_not_made_again_at_once() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, reaching(2), *[failing(0)] * 20)
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            outcomes = await open_many(pool, 120)
+            assert outcomes[:100] == ["served at 2"] * 100
+            # There is a connection, which may have room in time.
+            assert all("no room for another stream within 8 s" in o for o in outcomes[100:])
+            assert all("could be made: failed after 0 s at 8" in o for o in outcomes[100:])
+            times = [round(time, 6) for time in dialer.times]
+            assert times == [0, 0, 0.1, 0.3, 0.7, 1.5, 2, 2.1, 2.3, 2.7, 3.5, 5.1]
+
+
+async def test_a_dial_that_fails_leaves_those_in_line_who_wait_for_room() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, reaching(0, max_concurrent_streams=1), *[failing(0.1)] * 5)
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            first = await pool.open_stream(REQUEST)
+            async with trio.open_nursery() as requests:
+                requests.start_soon(pool.open_stream, REQUEST)
+                await trio.sleep(1)
+                assert 1 < len(dialer.times) < 6
+                first.reset()
+            assert connections(pool) == [1]
+
+
+async def test_a_connection_that_serves_others_makes_no_dial_come_sooner() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, reaching(0, max_concurrent_streams=1), *[failing(0)] * 1000)
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+
+            async def use_shortly() -> None:
+                async with await pool.open_stream(REQUEST):
+                    await trio.sleep(0.01)
+
+            await use_shortly()
+            async with trio.open_nursery() as requests:
+                for _ in range(300):
+                    requests.start_soon(use_shortly)
+            assert trio.current_time() == pytest.approx(3.01)
+            times = sorted({round(time, 6) for time in dialer.times[1:]})
+            assert times == pytest.approx([0.01, 0.11, 0.31, 0.71, 1.51])
+
+
+async def test_who_leaves_the_only_connection_is_told_that_there_is_no_other() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, reaching(0), failing(1))
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            stream = await pool.open_stream(REQUEST)
+            start = trio.current_time()
+            with pytest.raises(ConnectError, match=r"^failed after 1 s$"):
+                await pool.open_stream(REQUEST, after=stream.connection_number)
+            assert trio.current_time() == start + 1
+
+
+async def test_many_waiters_and_few_streams_a_connection() -> None:
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, reaching(1, max_concurrent_streams=2), repeat=True)
+        async with open_pool(connect_with=dialer, random=no_chance) as pool:
+            outcomes = await open_many(pool, 20)
+            # One connection tells how few it takes; the others are made side by side.
+            assert Counter(outcomes) == {"served at 1": 2, "served at 2": 18}
+            assert connections(pool) == [2] * 10
+            assert len(dialer.times) == 10
+
+
+# Connections that answer nothing
+
+
+async def test_a_connection_that_was_left_comes_last_until_it_answers() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve)
+        async with open_pool(connect_with=connect) as pool:
+            silent = await pool.open_stream(REQUEST)
+            late = await pool.open_stream(REQUEST)
+            await settled()
+            silent.reset()
+            for _ in range(3):
+                # The second time, it has more streams than the other.
+                after = 1 if len(peers) == 1 else 0
+                assert (await pool.open_stream(REQUEST, after=after)).connection_number == 2
+            await peers[0].answer(late.stream_id)
+            await settled()
+            assert (await pool.open_stream(REQUEST)).connection_number == 1
+
+
+async def test_a_connection_that_was_left_is_better_than_none() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, _ = dialer(nursery, Peer.serve, max_concurrent_streams=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("s2frames_trio.pool._MAX_CONNECTIONS", 2)
+            async with open_pool(connect_with=connect) as pool:
+                (await pool.open_stream(REQUEST)).reset()
+                assert (await pool.open_stream(REQUEST, after=1)).connection_number == 2
+                assert (await pool.open_stream(REQUEST)).connection_number == 1
+
+
+async def test_a_connection_that_is_left_again_and_again_takes_no_more() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve, max_concurrent_streams=4)
+        async with open_pool(connect_with=connect) as pool:
+            streams = [await pool.open_stream(REQUEST) for _ in range(4)]
+            for stream in streams[:3]:
+                stream.reset()
+                assert (await pool.open_stream(REQUEST, after=1)).connection_number == 2
+            await settled()
+            # What it has goes on.
+            assert connections(pool) == [1, 3]
+            numbers = [(await pool.open_stream(REQUEST)).connection_number for _ in range(2)]
+            assert numbers == [2, 3]
+            streams[3].reset()
+            await settled()
+            assert peers[0].goaways() == [ErrorCodes.NO_ERROR]
+
+
+async def test_answers_in_between_keep_a_connection() -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, Peer.serve)
+        async with open_pool(connect_with=connect) as pool:
+            streams = [await pool.open_stream(REQUEST) for _ in range(5)]
+            for stream in streams:
+                assert (await pool.open_stream(REQUEST, after=1)).connection_number == 2
+                await peers[0].answer(stream.stream_id)
+                await settled()
+            streams[0].reset()
+            assert (await pool.open_stream(REQUEST)).connection_number == 1
+
+
 # The pool's end
+
+
+async def test_a_pool_is_of_the_process_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with trio.open_nursery() as nursery:
+        connect, peers = dialer(nursery, answer_all)
+        async with open_pool(connect_with=connect) as pool:
+            assert await ask(pool) == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(THIS_PROCESS, "number", 1)
+                with pytest.raises(LocalProtocolError, match="belongs to the process that made it"):
+                    await pool.open_stream(REQUEST)
+                with pytest.raises(LocalProtocolError, match="belongs to the process that made it"):
+                    pool.start_soon(settled)
+            assert await ask(pool) == 200
+            assert len(peers) == 1
 
 
 async def test_leaving_the_block_ends_everything() -> None:
@@ -664,7 +949,7 @@ async def test_cancelled_anywhere_a_request_harms_no_other() -> None:
                 assert await ask(pool) == 200
             assert number > 2
             assert all(not place.waiting for place in pool._places.values())
-            assert all(not place.dialing for place in pool._places.values())
+            assert all(not place.dialing.under_way for place in pool._places.values())
 
 
 async def test_a_request_that_is_given_up_leaves_its_connection_to_others() -> None:
