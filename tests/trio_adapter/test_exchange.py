@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
+from hyperframe.frame import PingFrame
 
 from s2frames.errors import TransportError
 from s2frames.retry import Retry
-from s2frames_trio import Client
+from s2frames_trio import Client, Stream
 from s2frames_trio.pool import open_pool
-from trio_adapter.host import Host, numbers, opened
-from trio_adapter.peers import dialer
+from trio_adapter.host import Host, numbers, opened, read_all
+from trio_adapter.peers import Peer, dialer
+from trio_adapter.scripts import prepared, scripted
 
 
 @pytest.mark.parametrize("window", [0, 10])
@@ -53,3 +58,53 @@ async def test_an_interrupted_read_goes_on() -> None:
             host.is_mute = False
             await host.pump()
             assert [message async for message in messages] == numbers(3)
+
+
+async def pings_only(_host: Host, peer: Peer) -> None:
+    """Take everything, be alive, and answer nothing."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.serve)
+        while not peer.is_eof:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await peer.send(PingFrame(0, b"12345678"))
+            await trio.sleep(5)
+
+
+async def call(stream: Stream) -> None:
+    assert (await stream.check_tail()).seq_num == 0
+
+
+async def read(stream: Stream) -> None:
+    assert await read_all(stream) == []
+
+
+async def read_last(stream: Stream) -> None:
+    async with stream.read_session(last=3) as messages:
+        assert [message async for message in messages] == []
+
+
+async def append(stream: Stream) -> None:
+    async with stream.append_session() as session:
+        await session.append(b"a")
+
+
+async def append_exclusively(stream: Stream) -> None:
+    async with stream.append_session(exclusive=True) as session:
+        await session.append(b"a")
+
+
+@pytest.mark.parametrize("ask", [call, read, read_last, append, append_exclusively])
+async def test_a_connection_that_answers_nothing_is_left_by_everybody(
+    ask: Callable[[Stream], Awaitable[None]],
+) -> None:
+    host = await prepared()
+    async with scripted(host, pings_only) as stream:
+        start = trio.current_time()
+        await ask(stream)
+        # One attempt's time, to connect and to be answered, and a little of the session's own.
+        assert trio.current_time() - start < 9
+        start = trio.current_time()
+        # Nobody else falls for it.
+        await stream.check_tail()
+        assert trio.current_time() == start
+        assert len(host.peers) == 1
