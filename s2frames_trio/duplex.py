@@ -140,16 +140,17 @@ class Duplex:
     def _send(self, stream: Http2Stream, action: Action) -> None:
         self._is_sending = True
         if isinstance(action, SendData):
-            num_bytes = sum(map(len, action.data))
-            stream.begin_data(action.data, partial(self._note_sent, action.request_id, num_bytes))
+            note_written = partial(self._note_written, action.request_id)
+            stream.begin_data(action.data, self._note_sent, note_written)
         elif isinstance(action, EndData):
-            stream.begin_end(partial(self._note_sent, action.request_id, 0))
+            stream.begin_end(self._note_sent)
 
-    def _note_sent(self, request_id: int, num_bytes: int, is_sent: bool) -> None:
+    def _note_written(self, request_id: int, num_bytes: int) -> None:
+        self._protocol.bytes_accepted(request_id, num_bytes, trio.current_time())
+        self._set_clock()
+
+    def _note_sent(self, _is_sent: bool) -> None:
         self._is_sending = False
-        if is_sent and num_bytes:
-            self._protocol.bytes_accepted(request_id, num_bytes, trio.current_time())
-            self._set_clock()
         if self._actions:
             self.wake()
 

@@ -22,6 +22,7 @@ from hyperframe.frame import GoAwayFrame
 
 from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError, TransportError
 from s2frames.home import Home
+from s2frames.writes import Writes
 from s2frames_trio.connection_state import TRANSITIONS, ConnectionInput, ConnectionState
 from s2frames_trio.frame_buffer import FrameBuffer
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, bound_encoder, make_h2
@@ -56,7 +57,8 @@ __all__ = [
 ]
 
 #: Seconds without a byte from the peer after which it is asked for a sign of life, and seconds in
-#: which one must come: together the 20 s after which a session counts its connection as dead.
+#: which one must come once the question can have crossed the line: together the 20 s after which a
+#: session counts its connection as dead.
 PING_SECONDS = 10.0
 PONG_SECONDS = 10.0
 
@@ -139,6 +141,9 @@ class Http2Connection:
         self._has_work = trio.lowlevel.ParkingLot()
         # Whether a write has begun and not ended: the transport may hold half a frame.
         self._is_writing = False
+        self._writes = Writes()
+        # The largest window that the peer ever gave: what is missing of it may not have arrived.
+        self._largest_window = 0
         # What the peer said when it sent us away.
         self._farewell = ""
         self._scope = trio.CancelScope()
@@ -355,7 +360,8 @@ class Http2Connection:
         """Send what waits, one write of it; False when nothing does."""
         had_no_room = self._is_backed_up
         answers = self._take_answers()
-        frames, complete = self._outgoing.cut()
+        self._largest_window = max(self._largest_window, self._h2.outbound_flow_control_window)
+        frames, complete = self._outgoing.cut(self._writes.size)
         for upload in complete:
             if upload.ends_stream:
                 self._note_end_sent(upload.stream_id)
@@ -365,8 +371,11 @@ class Http2Connection:
         data = b"".join((answers, *frames))
         if data:
             self._is_writing = True
+            self._writes.begin(trio.current_time())
             await self._transport.send_all(data)
+            self._writes.end(len(data), trio.current_time())
             self._is_writing = False
+            self._outgoing.note_written()
         for upload in complete:
             upload.settle(is_sent=True)
         return bool(data or complete)
@@ -503,10 +512,15 @@ class Http2Connection:
     async def _ping(self) -> None:
         asked_at = trio.current_time()
         self._h2.ping(_PING_DATA)
+        unclaimed = self._largest_window - self._h2.outbound_flow_control_window
+        self._writes.ask(asked_at, max(0, unclaimed))
         self._wake_writer()
-        await trio.sleep(PONG_SECONDS)
-        if self._heard_at < asked_at:
-            silence = trio.current_time() - self._heard_at
-            raise trio.TooSlowError(
-                f"the peer was silent{self._incoming.place} for {silence:g} s, and deaf to a PING"
-            )
+        while (due := self._writes.answered_from + PONG_SECONDS) > trio.current_time():
+            # What was written before it may take long to cross the line.
+            await trio.sleep_until(due)
+            if self._heard_at >= asked_at:
+                return
+        silence = trio.current_time() - self._heard_at
+        raise trio.TooSlowError(
+            f"the peer was silent{self._incoming.place} for {silence:.0f} s, and deaf to a PING"
+        )

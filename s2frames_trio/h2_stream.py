@@ -98,9 +98,15 @@ class Http2Stream:
         self,
         buffers: Iterable[bytes | bytearray | memoryview],
         on_settled: Callable[[bool], object],
+        on_written: Callable[[int], object] = lambda num_bytes: num_bytes,
     ) -> None:
-        """`send_data` for who cannot wait: `on_settled` is told what that returns."""
-        self._begin(Upload.of(self.stream_id, buffers), on_settled)
+        """`send_data` for who cannot wait: `on_settled` is told what that returns.
+
+        `on_written` is told of each part that the transport has taken.
+        """
+        upload = Upload.of(self.stream_id, buffers)
+        upload.on_written = on_written
+        self._begin(upload, on_settled)
 
     def begin_end(self, on_settled: Callable[[bool], object]) -> None:
         """`end_data` for who cannot wait."""

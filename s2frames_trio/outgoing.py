@@ -14,10 +14,7 @@ from struct import Struct
 import h2.connection
 from attrs import define, field
 
-__all__ = ["WRITE_BYTES", "Outgoing", "Upload"]
-
-#: Bytes of bodies in one write to the socket. Larger ones gain nothing.
-WRITE_BYTES = 256 * 1024
+__all__ = ["Outgoing", "Upload"]
 
 # Bytes that one stream may put there before the next one has its turn, and so of the largest frame.
 _TURN_BYTES = 64 * 1024
@@ -35,6 +32,10 @@ class Upload:
     _views: deque[memoryview] = field(factory=deque)
     #: Bytes that are not cut yet.
     size: int = 0
+    # Bytes that are cut and of which nobody was told that they are written.
+    _unwritten: int = 0
+    #: Told how many bytes were written, after each write that had some.
+    on_written: Callable[[int], object] = lambda num_bytes: num_bytes
     #: Told once, when all was sent or will never be: whether it was.
     on_settled: Callable[[bool], object] = lambda is_sent: is_sent
     is_settled: bool = False
@@ -47,8 +48,9 @@ class Upload:
         return cls(stream_id, views=views, size=sum(map(len, views)))
 
     def take(self, size: int) -> list[memoryview]:
-        """The next `size` bytes."""
+        """The next `size` bytes, which are about to be written."""
         self.size -= size
+        self._unwritten += size
         taken = []
         while size:
             view = self._views.popleft()
@@ -58,6 +60,12 @@ class Upload:
             taken.append(view)
             size -= len(view)
         return taken
+
+    def note_written(self) -> None:
+        """What was taken so far is written."""
+        num_bytes, self._unwritten = self._unwritten, 0
+        if num_bytes:
+            self.on_written(num_bytes)
 
     def settle(self, *, is_sent: bool) -> None:
         """Tell what became of it. What was said first holds."""
@@ -76,6 +84,8 @@ class Outgoing:
 
     _h2: h2.connection.H2Connection
     _uploads: deque[Upload] = field(factory=deque)
+    # Those of which the write under way has bytes.
+    _in_write: list[Upload] = field(factory=list)
 
     @property
     def is_waiting(self) -> bool:
@@ -92,15 +102,19 @@ class Outgoing:
             self._uploads.remove(upload)
             upload.settle(is_sent=False)
 
-    def cut(self) -> tuple[list[bytes | memoryview], list[Upload]]:
-        """Frames for one write, as far as the windows allow, and the uploads they complete."""
+    def cut(self, room: int) -> tuple[list[bytes | memoryview], list[Upload]]:
+        """Frames for one write of up to `room` bytes of bodies, as far as the windows allow.
+
+        And the uploads they complete. When it is done, call `note_written`.
+        """
         frames: list[bytes | memoryview] = []
         complete: list[Upload] = []
-        room = WRITE_BYTES
         blocked = 0  # streams in a row that had nothing to give
         while room and blocked < len(self._uploads):
             upload = self._uploads.popleft()
             size = self._cut_turn(upload, min(room, _TURN_BYTES), frames)
+            if size:
+                self._in_write.append(upload)
             room -= size
             blocked = 0 if size else blocked + 1
             if upload.size:
@@ -112,6 +126,12 @@ class Outgoing:
                 self._h2.end_stream(upload.stream_id)
                 frames.append(self._h2.data_to_send())
         return frames, complete
+
+    def note_written(self) -> None:
+        """What was cut is written."""
+        uploads, self._in_write = self._in_write, []
+        for upload in uploads:
+            upload.note_written()
 
     def _cut_turn(self, upload: Upload, room: int, frames: list[bytes | memoryview]) -> int:
         """Frames for up to `room` bytes of an upload; returns how many they hold."""

@@ -266,6 +266,15 @@ def test_after_a_failure_nothing_is_known_of_the_line() -> None:
     assert pace.rate == MIN_RATE
 
 
+@pytest.mark.parametrize(
+    ("num_bytes", "seconds"),
+    # What the guide and `Settings.request_timeout` say.
+    [(2**20, 71), (MAX_HELD_BYTES, 267)],
+)
+def test_how_long_a_dead_line_is_waited_for(num_bytes: int, seconds: float) -> None:
+    assert seconds - 1 < TIMEOUT + num_bytes / MIN_RATE <= seconds + 0.2
+
+
 # Answers
 
 

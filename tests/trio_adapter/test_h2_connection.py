@@ -29,6 +29,7 @@ from hyperframe.frame import (
 
 from s2frames import LocalProtocolError, Outcome, RemoteProtocolError, S2FramesError, TransportError
 from s2frames.errors import ConnectError
+from s2frames.writes import MAX_WRITE_BYTES
 from s2frames_trio import h2_connection
 from s2frames_trio.connection_state import ConnectionState
 from s2frames_trio.flood import FLOOD_FRAMES
@@ -40,7 +41,6 @@ from s2frames_trio.h2_connection import (
 )
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, MAX_FRAME_BYTES
 from s2frames_trio.h2_stream import Http2Stream
-from s2frames_trio.outgoing import WRITE_BYTES
 from s2frames_trio.receive_window import STREAM_WINDOW
 from trio_adapter.peers import (
     HEADERS,
@@ -271,6 +271,10 @@ async def test_the_end_of_a_body_needs_no_window() -> None:
 async def test_frames_are_as_large_as_the_peer_allows() -> None:
     async with connected() as (connection, peer):
         stream, number = await open_stream(connection, peer)
+        # As many as make writes as large.
+        assert await stream.send_data([bytes(100_000)])
+        await peer.receive()
+        peer.frames.clear()
         assert await stream.send_data([b"a" * 10, b"b" * 40_000])
         await peer.receive()
         sizes = [len(frame.data) for frame in peer.frames if isinstance(frame, DataFrame)]
@@ -383,7 +387,7 @@ async def test_a_small_upload_waits_for_one_turn() -> None:
             while not peer.data_of(small.stream_id):
                 await peer.receive()
             # The write that is under way, and its turn in the next one.
-            assert len(peer.data_of(bulk.stream_id)) <= before + 2 * WRITE_BYTES
+            assert len(peer.data_of(bulk.stream_id)) <= before + 2 * MAX_WRITE_BYTES
             for stream in (bulk, small):
                 stream.reset()
             nursery.start_soon(peer.serve)
@@ -605,7 +609,7 @@ async def test_nothing_follows_half_a_frame() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.send_data, [b"x" * 50_000])
             await settled()
-            peer._cut(await peer.stream.receive_some(20_000))
+            peer._cut(await peer.stream.receive_some(10_000))
             assert peer.rest
             connection.close()
         while data := await peer.stream.receive_some():

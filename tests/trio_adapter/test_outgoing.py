@@ -10,9 +10,10 @@ from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2frames.writes import MAX_WRITE_BYTES
 from s2frames_trio.frame_buffer import FrameBuffer
 from s2frames_trio.h2_setup import make_h2
-from s2frames_trio.outgoing import WRITE_BYTES, Outgoing, Upload
+from s2frames_trio.outgoing import Outgoing, Upload
 from trio_adapter.peers import HEADERS
 
 
@@ -73,7 +74,7 @@ def test_h2_agrees_with_every_frame(buffers: list[bytes], window: int, frame_siz
     outgoing.add(upload)
     body, received, is_complete = b"".join(buffers), b"", False
     while not is_complete:
-        frames, complete = outgoing.cut()
+        frames, complete = outgoing.cut(MAX_WRITE_BYTES)
         is_complete = bool(complete)
         # The server checks sizes and windows.
         events = receive(server, b"".join(frames))
@@ -94,7 +95,7 @@ def test_the_end_comes_after_the_body() -> None:
     outgoing = Outgoing(client)
     outgoing.add(Upload.of(1, [b"abc"]))
     outgoing.add(Upload(1, ends_stream=True))
-    frames, complete = outgoing.cut()
+    frames, complete = outgoing.cut(MAX_WRITE_BYTES)
     kinds = [type(event) for event in receive(server, b"".join(frames))]
     assert kinds == [h2.events.DataReceived, h2.events.DataReceived, h2.events.StreamEnded]
     assert len(complete) == 2
@@ -108,9 +109,9 @@ def test_one_write_is_bounded_and_shared() -> None:
         client.send_headers(number, HEADERS)
         outgoing.add(Upload.of(number, [bytes(2**20)]))
     pass_on(client, server)
-    frames, complete = outgoing.cut()
+    frames, complete = outgoing.cut(MAX_WRITE_BYTES)
     sizes = {n: len(body) for n, body in bodies_in(receive(server, b"".join(frames))).items()}
-    assert sum(sizes.values()) == WRITE_BYTES
+    assert sum(sizes.values()) == MAX_WRITE_BYTES
     assert set(sizes) == {1, 3, 5}
     assert complete == []
 
@@ -124,10 +125,10 @@ def test_a_blocked_stream_lets_the_others_pass() -> None:
         uploads.append(Upload.of(number, [bytes(size)]))
         outgoing.add(uploads[-1])
     pass_on(client, server)
-    frames, complete = outgoing.cut()
+    frames, complete = outgoing.cut(MAX_WRITE_BYTES)
     assert complete == uploads[1:]
     receive(server, b"".join(frames))
-    assert outgoing.cut() == ([], [])
+    assert outgoing.cut(MAX_WRITE_BYTES) == ([], [])
     assert outgoing.is_waiting
     outgoing.drop(7)
     assert not uploads[0].is_settled
@@ -156,3 +157,21 @@ def test_buffers_are_bytes_of_any_kind(buffer: bytes) -> None:
 
 def test_a_view_counts_by_bytes() -> None:
     assert Upload.of(1, [memoryview(array("I", [1, 2]))]).size == 2 * array("I").itemsize
+
+
+def test_each_upload_is_told_what_was_written_of_it() -> None:
+    client, _ = make_pair(2**20)
+    outgoing = Outgoing(client)
+    written: dict[int, list[int]] = {}
+    for number, size in ((1, 20_000), (3, 70_000), (5, 0)):
+        client.send_headers(number, HEADERS)
+        upload = Upload.of(number, [bytes(size)])
+        upload.on_written = written.setdefault(number, []).append
+        outgoing.add(upload)
+    for _ in range(3):
+        outgoing.cut(40_000)
+        before = {number: list(sizes) for number, sizes in written.items()}
+        outgoing.note_written()
+        assert sum(map(sum, written.values())) > sum(map(sum, before.values()))
+        outgoing.note_written()
+    assert written == {1: [20_000], 3: [20_000, 40_000, 10_000], 5: []}

@@ -34,9 +34,9 @@ from s2frames.records import MAX_BATCH_RECORDS
 from s2frames.retry import Retry
 from s2frames.s2s import encode_terminal
 from s2frames.session import Retrying
+from s2frames.writes import MAX_WRITE_BYTES
 from s2frames_trio import AppendTicket, Stream
 from s2frames_trio.connect import Origin, connecting
-from s2frames_trio.outgoing import WRITE_BYTES
 from trio_adapter.host import Host, numbers, opened
 from trio_adapter.peers import Peer, dialer
 from trio_adapter.scripts import Script, answer_some, client_of, prepared, scripted
@@ -643,7 +643,7 @@ def others_between(peer: Peer, stream_id: int) -> list[int]:
 # How many bytes of the others a message may have to wait for: what is being written when the one
 # before it is sent, as much that is cut before the session has made the next one, and, in the
 # write which that is in, one turn of each of the others.
-MOST_BETWEEN = 4 * WRITE_BYTES
+MOST_BETWEEN = 4 * MAX_WRITE_BYTES
 
 
 @pytest.mark.parametrize("window", [65535, 2**30])
