@@ -6,6 +6,7 @@ import h2.connection
 from h2.config import H2Configuration
 from h2.settings import SettingCodes, Settings
 
+from s2frames.quiet_hpack import quieten
 from s2frames_trio.frame_buffer import MAX_HEADER_BYTES, FrameBuffer
 from s2frames_trio.receive_window import STREAM_WINDOW
 
@@ -47,6 +48,7 @@ def make_h2(frames: FrameBuffer) -> h2.connection.H2Connection:
     )
     connection.max_inbound_frame_size = MAX_FRAME_BYTES
     connection.decoder.max_header_list_size = MAX_HEADER_BYTES
+    quieten(connection)
     connection.incoming_buffer = frames
     connection.initiate_connection()
     # Only a WINDOW_UPDATE changes the connection's window (RFC 9113, 6.9.2).

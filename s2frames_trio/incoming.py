@@ -79,7 +79,7 @@ class DataReceived:
     """Part of an answer's body, or DATA that is nobody's but counts in the connection's window."""
 
     stream_id: int
-    data: bytes
+    data: bytes = field(repr=False)
     #: Bytes that it takes of the windows: those of `data`, and padding.
     size: int
 

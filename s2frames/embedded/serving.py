@@ -19,6 +19,7 @@ from s2frames.embedded.asgi import App, make_app
 from s2frames.embedded.service import Service
 from s2frames.embedded.store import StoreError
 from s2frames.errors import LocalProtocolError
+from s2frames.quiet_hpack import quieten
 
 try:
     import anyio
@@ -247,6 +248,11 @@ class _H11(H11Protocol):
 
 class _H2(H2Protocol):
     """HTTP/2 in which no stream holds up another one."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # The client may live in this process: what it keeps secret stays out of its log.
+        quieten(self.connection)
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
