@@ -133,8 +133,6 @@ class AsyncAppendSession(Generic[T]):
     async def _wait_for_room(self) -> None:
         """Wait until a message may be accepted. Raises what ended the session."""
         self._home.check()
-        await anyio.lowlevel.checkpoint()
-        self._outbox.check()
         await self._drive(lambda: not self._protocol.is_full)
 
     async def _send_due(self, listener: Listener[T], clock: Callable[[], float]) -> None:
@@ -153,14 +151,12 @@ class AsyncAppendSession(Generic[T]):
     async def flush(self) -> None:
         """Wait until everything accepted is durable."""
         self._home.check()
-        await anyio.lowlevel.checkpoint()
         await self._drive(lambda: self._protocol.is_drained)
 
     async def close(self) -> None:
         """Wait until everything is durable and end the session. Idempotent."""
         self._home.check()
         self._protocol.close()
-        await anyio.lowlevel.checkpoint()
         await self._drive(lambda: self._protocol.state is AppendState.CLOSED)
 
     async def __aenter__(self) -> AsyncAppendSession[T]:
@@ -187,7 +183,12 @@ class AsyncAppendSession(Generic[T]):
             await self._exchange.close()
 
     async def _drive(self, is_done: Callable[[], bool]) -> None:
-        """Run bursts, or let another task do so, until `is_done`. Raises what ends the session."""
+        """Run bursts, or let another task do so, until `is_done`. Raises what ends the session.
+
+        Whatever there is to do, other tasks get a turn, and a cancelled one ends here.
+        """
+        await anyio.lowlevel.checkpoint()
+        self._outbox.check()
         while not is_done():
             await self._take_turn(is_done)
 

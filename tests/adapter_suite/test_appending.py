@@ -200,6 +200,8 @@ def generators_of(s2: World, leaky: Leaky) -> list[Any]:
     return [leaky(), leaky.awaited()] if s2.flavour.is_async else [leaky()]
 
 
+# It spins where nobody looks whether the session has failed.
+@pytest.mark.timeout(60)
 async def test_a_generator_is_closed_when_the_session_fails(s2: World) -> None:
     async with s2.stream.append_session() as other:
         await other.append(b"theirs")
@@ -222,6 +224,7 @@ async def test_a_generator_is_closed_when_the_session_fails(s2: World) -> None:
             assert list(kept) == [b"a"]
 
 
+@pytest.mark.timeout(60)
 async def test_a_generator_is_closed_when_on_durable_raises_and_all_of_it_is_durable(
     s2: World,
 ) -> None:

@@ -14,6 +14,7 @@ from s2frames import (
     Endpoints,
     LocalProtocolError,
     Outcome,
+    SeqNumMismatch,
     Settings,
     TransportError,
 )
@@ -320,3 +321,60 @@ def test_leaving_after_the_end_was_told_raises_what_on_retry_raised(
 
     with pytest.raises(KeyError, match=r"^'mine'$"):
         leave()
+
+
+# A session that fails while it is used: nobody spins or waits
+
+
+def refusing(inner: EmbeddedTransport) -> AppendSession[bytes]:
+    """A session that the service refuses at its first request."""
+    return stream_over(inner).append_session(match_seq_num=7, max_inflight_bytes=2**20)
+
+
+@pytest.mark.timeout(60)
+def test_append_many_onto_a_stream_that_refuses_while_it_is_still_putting(
+    inner: EmbeddedTransport,
+) -> None:
+    num_drawn = 0
+
+    def messages() -> Iterator[bytes]:
+        nonlocal num_drawn
+        while True:
+            num_drawn += 1
+            yield bytes(300_000)
+
+    with pytest.raises(SeqNumMismatch):
+        refusing(inner).append_many(messages())
+    # No more than what fills the session.
+    assert num_drawn == 4
+
+
+CALLS: dict[str, Callable[[AppendSession[bytes]], object]] = {
+    "append": lambda session: session.append(b"a"),
+    "append_many": lambda session: session.append_many([b"a"]),
+    "flush": lambda session: session.flush(),
+    "close": lambda session: session.close(),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", list(CALLS))
+def test_a_stream_that_refuses_ends_every_call(inner: EmbeddedTransport, call: str) -> None:
+    session = refusing(inner)
+    session._outbox.put(b"before", now=0.0)
+    for again in (call, *CALLS):
+        with pytest.raises(SeqNumMismatch):
+            CALLS[again](session)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", list(CALLS))
+def test_what_on_retry_raised_before_comes_out_of_any_call(
+    inner: EmbeddedTransport, call: str
+) -> None:
+    session = stream_over(inner).append_session(on_retry=refuse)
+    session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        CALLS[call](session)
+    session.close()
+    assert read_all(inner) == []

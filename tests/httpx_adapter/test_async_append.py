@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
@@ -9,7 +9,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from httpx_adapter.gates import AsyncGate, AsyncLosing
-from s2frames import Appended, LocalProtocolError, Outcome, TransportError
+from s2frames import Appended, LocalProtocolError, Outcome, SeqNumMismatch, TransportError
 from s2frames.retry import Retry
 from s2frames.session import Retrying
 from s2frames_httpx import AsyncAppendSession, AsyncClient, AsyncEmbeddedTransport, AsyncStream
@@ -469,3 +469,121 @@ async def test_leaving_after_the_end_was_told_raises_what_on_retry_raised() -> N
 
     with pytest.raises(KeyError, match=r"^'mine'$"):
         await leave()
+
+
+# A session that fails while it is used: nobody spins or waits
+
+
+def refusing(service: Service) -> AsyncAppendSession[bytes]:
+    """A session that the service refuses at its first request."""
+    client = AsyncClient(EMBEDDED_SETTINGS, transport=service.inner)
+    stream = client.stream("test-basin", "room/1")
+    return stream.append_session(match_seq_num=7, max_inflight_bytes=2**20)
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_append_many_onto_a_stream_that_refuses_while_it_is_still_putting(
+    is_async: bool,
+) -> None:
+    num_drawn = 0
+
+    def messages() -> Iterator[bytes]:
+        nonlocal num_drawn
+        while True:
+            num_drawn += 1
+            yield bytes(300_000)
+
+    async def messages_async() -> AsyncIterator[bytes]:
+        for message in messages():
+            yield message
+
+    session = refusing(await Service().make())
+    with pytest.raises(SeqNumMismatch):
+        await session.append_many(messages_async() if is_async else messages())
+    # No more than what fills the session.
+    assert num_drawn == 4
+
+
+CALLS: dict[str, Callable[[AsyncAppendSession[bytes]], Coroutine[Any, Any, object]]] = {
+    "append": lambda session: session.append(b"a"),
+    "append_many": lambda session: session.append_many([b"a"]),
+    "append_many, async": lambda session: session.append_many(one_message()),
+    "flush": lambda session: session.flush(),
+    "close": lambda session: session.close(),
+}
+
+
+async def one_message() -> AsyncIterator[bytes]:
+    yield b"a"
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+@pytest.mark.parametrize("call", list(CALLS))
+async def test_a_stream_that_refuses_ends_every_call(call: str) -> None:
+    session = refusing(await Service().make())
+    session._outbox.put(b"before", now=0.0)
+    for again in (call, *CALLS):
+        with pytest.raises(SeqNumMismatch):
+            await CALLS[again](session)
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+@pytest.mark.parametrize("call", list(CALLS))
+async def test_what_on_retry_raised_before_comes_out_of_any_call(call: str) -> None:
+    service = await Service().make()
+
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    service.gate.opened.set()
+    session = service.gated.append_session(on_retry=refuse)
+    session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        await CALLS[call](session)
+    await session.close()
+    assert await service.read_all() == []
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+async def test_a_session_that_failed_while_a_message_was_awaited_draws_no_more() -> None:
+    session = refusing(await Service().make())
+    num_drawn = 0
+
+    async def messages() -> AsyncIterator[bytes]:
+        nonlocal num_drawn
+        while True:
+            num_drawn += 1
+            with pytest.raises(SeqNumMismatch):
+                # Another task, say.
+                await session.append(b"other")
+            yield b"a"
+
+    with pytest.raises(SeqNumMismatch):
+        await session.append_many(messages())
+    assert num_drawn == 1
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+@pytest.mark.parametrize("call", list(CALLS))
+async def test_every_call_is_a_checkpoint(call: str) -> None:
+    service = await Service().make()
+    service.gate.opened.set()
+    session = service.gated.append_session()
+    for again in (CALLS[call], lambda session: session.append_many([])):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await again(session)
+        assert scope.cancelled_caught
+    await session.close()
+    assert await service.read_all() == []

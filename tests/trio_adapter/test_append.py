@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from interruption import SPARED, Interruption, sampled
-from s2frames import LocalProtocolError, S2FramesError
+from s2frames import LocalProtocolError, S2FramesError, TransportError
 from s2frames.errors import SeqNumMismatch
 from s2frames.session import Retrying
 from s2frames_trio import AppendTicket, Stream
@@ -410,3 +410,128 @@ async def test_a_condition_that_fails_is_raised_as_it_is() -> None:
                 await session.submit(b"a")
         with pytest.raises(S2FramesError):
             await session.append(b"b")
+
+
+# A session that fails while it is used: nobody spins or waits
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_append_many_onto_a_stream_that_refuses_while_it_is_still_putting(
+    is_async: bool,
+) -> None:
+    num_drawn = 0
+
+    def messages() -> Iterator[bytes]:
+        nonlocal num_drawn
+        while True:
+            num_drawn += 1
+            yield bytes(300_000)
+
+    async def messages_async() -> AsyncIterator[bytes]:
+        for message in messages():
+            yield message
+
+    async with opened(Host()) as (_, stream):
+        session = stream.append_session(match_seq_num=7, max_inflight_bytes=2**20)
+        with trio.fail_after(50), pytest.raises(SeqNumMismatch):
+            async with session:
+                await session.append_many(messages_async() if is_async else messages())
+    # One turn is as much as fills the session; what is on its way has its own room.
+    assert num_drawn <= 12
+
+
+async def one_message() -> AsyncIterator[bytes]:
+    yield b"a"
+
+
+CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "append": lambda session: session.append(b"a"),
+    "submit": lambda session: session.submit(b"a"),
+    "append_many": lambda session: session.append_many([b"a"]),
+    "append_many, async": lambda session: session.append_many(one_message()),
+    "flush": lambda session: session.flush(),
+    "close": lambda session: session.close(),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", list(CALLS))
+async def test_a_stream_that_refuses_ends_every_call(call: str) -> None:
+    async with opened(Host()) as (_, stream), stream.append_session(match_seq_num=7) as session:
+        ticket = await session.submit(b"before")
+        if call == "submit":
+            with pytest.raises(SeqNumMismatch):
+                await ticket
+        for again in (call, *CALLS):
+            with trio.fail_after(50), pytest.raises(SeqNumMismatch):
+                await CALLS[again](session)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", ["append", "submit", "append_many", "append_many, async"])
+async def test_what_waits_for_room_ends_with_the_session(call: str) -> None:
+    host = Host()
+    async with opened(host, request_timeout=3600.0) as (_, stream):
+        options: Any = {"max_inflight_bytes": 2**20, "max_inflight_batches": 1}
+        async with stream.append_session(match_seq_num=7, **options) as session:
+            host.is_mute = True
+            while not session._protocol.is_full:
+                await session.submit(bytes(500_000))
+                # What goes out leaves room behind.
+                await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+
+                async def fail() -> None:
+                    with trio.fail_after(50), pytest.raises(SeqNumMismatch):
+                        await CALLS[call](session)
+
+                nursery.start_soon(fail)
+                nursery.start_soon(fail)
+                await trio.testing.wait_all_tasks_blocked()
+                host.is_mute = False
+                await host.pump()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", list(CALLS))
+async def test_what_on_retry_raised_before_comes_out_of_any_call(call: str) -> None:
+    def refuse(_retrying: Retrying) -> None:
+        raise KeyError("mine")
+
+    async with opened(Host()) as (_, stream):
+        async with stream.append_session(on_retry=refuse) as session:
+            session._outbox.take([Retrying(TransportError("lost"), 1, 0.0)])
+            with pytest.raises(KeyError, match=r"^'mine'$"):
+                await CALLS[call](session)
+        assert await read_all(stream) == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", ["nothing", *CALLS])
+async def test_every_call_is_a_checkpoint(call: str) -> None:
+    async def submit_some(session: Any) -> None:
+        # Other tasks get a turn after so many, since a message each would take most of the time.
+        for _ in range(50):
+            await session.submit(b"a")
+
+    calls: dict[str, Callable[[Any], Awaitable[object]]] = {
+        **CALLS,
+        "submit": submit_some,
+        "nothing": lambda session: session.append_many([]),
+    }
+    async with opened(Host()) as (_, stream), stream.append_session() as session:
+        with trio.testing.assert_checkpoints():
+            await calls[call](session)
+
+
+@pytest.mark.parametrize("call", list(CALLS))
+async def test_a_call_in_a_cancelled_task_accepts_nothing(call: str) -> None:
+    async with opened(Host()) as (_, stream):
+        async with stream.append_session() as session:
+            await session.submit(b"before")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await CALLS[call](session)
+            assert scope.cancelled_caught
+        assert await read_all(stream) == [b"before"]
