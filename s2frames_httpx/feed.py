@@ -7,14 +7,21 @@ from collections.abc import Callable, Iterator
 import httpx
 
 from s2frames.errors import LocalProtocolError
+from s2frames.pace import MAX_HELD_BYTES, MIN_RATE
+from s2frames.records import MAX_BATCH_BYTES
 from s2frames.session import Machine
-from s2frames_httpx.mapping import lower_headers, set_read_timeout, to_our_error
+from s2frames.writes import MAX_WRITE_BYTES, Writes
+from s2frames_httpx.mapping import lower_headers, set_timeout, to_our_error
 from s2frames_httpx.outgoing import Asked, Body, Outgoing
+from s2frames_httpx.patience import Patience
 
 __all__ = ["Feed"]
 
 # Seconds: no time at all would not even let a read take what is there.
 _MIN_READ_TIMEOUT = 0.005
+
+# Bytes of the largest batch as it is sent: what is not metered comes on top of that.
+_MAX_BATCH_BYTES = MAX_BATCH_BYTES + 64 * 1024
 
 
 class Feed:
@@ -32,6 +39,9 @@ class Feed:
         self._url = ""
         # Seconds that httpx lets any read take, unless told otherwise.
         self._usual_timeout = 0.0
+        # Seconds that an answer may be silent at the most.
+        self._longest_silence = 0.0
+        self._writes = Writes()
 
     def asked(self) -> Asked | None:
         """What the machine wants done; None when it wants nothing."""
@@ -69,15 +79,34 @@ class Feed:
             outgoing.opened.request.method, self._url, headers=outgoing.headers()
         )
         self._usual_timeout = request.extensions["timeout"]["read"]
+        self._allow_for_crossing(request, outgoing.size)
         request.stream = Body(self._sending(request, outgoing))
         return request
+
+    def _allow_for_crossing(self, request: httpx.Request, size: int) -> None:
+        """Let bytes of a body of `size` have the time to cross the slowest line.
+
+        httpx looks its time-outs up once for the whole body. So they allow for the longest wait
+        there may be: of a write, for all that buffers hold and the piece itself; of the acks, which
+        come one by one, for that of a full batch. See `Patience` for who asks again.
+        """
+        held = min(size, MAX_HELD_BYTES + MAX_WRITE_BYTES)
+        self._patience(request, "write", self._usual_timeout + held / MIN_RATE)
+        batch = min(size, _MAX_BATCH_BYTES)
+        self._longest_silence = self._usual_timeout + batch / MIN_RATE
+
+    def _patience(self, request: httpx.Request, what: str, seconds: float) -> None:
+        set_timeout(request, what, Patience(seconds, self.seconds_left))
 
     def _sending(self, request: httpx.Request, outgoing: Outgoing) -> Iterator[bytes]:
         """The body's pieces; one was taken when the next one is asked for."""
         number = outgoing.opened.request_id
-        for piece in outgoing.pieces():
+        for piece in outgoing.pieces(self._writes):
+            self._writes.begin(self._clock())
             yield piece
-            self._machine.bytes_accepted(number, len(piece), self._clock())
+            now = self._clock()
+            self._writes.end(len(piece), now)
+            self._machine.bytes_accepted(number, len(piece), now)
         # httpx waits for the head next.
         self._wait(request, _MIN_READ_TIMEOUT)
 
@@ -86,7 +115,7 @@ class Feed:
         self._machine.start_waiting(self._clock())
         left = self.seconds_left()
         if left is not None:
-            set_read_timeout(request, max(min_timeout, left))
+            self._patience(request, "read", max(min_timeout, left))
 
     # Its answer
 
@@ -103,7 +132,7 @@ class Feed:
         httpx looks the time-out up before the first of them, and uses it for every later read: it
         must not be short because the head was late.
         """
-        self._wait(request, self._usual_timeout)
+        self._wait(request, self._longest_silence)
 
     def data(self, data: bytes | None) -> None:
         """Bytes of the answer, or None for its end."""
@@ -120,8 +149,8 @@ class Feed:
     def failed(self, error: Exception) -> None:
         """httpx has raised `error`, one of `FOREIGN_ERRORS`."""
         now = self._clock()
-        if isinstance(error, httpx.ReadTimeout):
-            # The machine knows better what did not come in time.
+        if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
+            # The machine knows better what did not go on in time.
             self._machine.handle_timeout(now)
         self._machine.connection_lost(self._request_id, to_our_error(error, self._url), now)
 

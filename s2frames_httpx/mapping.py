@@ -24,7 +24,7 @@ __all__ = [
     "client_options",
     "httpx_timeout",
     "lower_headers",
-    "set_read_timeout",
+    "set_timeout",
     "to_our_error",
 ]
 
@@ -90,13 +90,12 @@ def httpx_timeout(settings: Settings) -> httpx.Timeout:
     )
 
 
-def set_read_timeout(request: httpx.Request, seconds: float) -> None:
-    """Let the answer be silent for so long.
+def set_timeout(request: httpx.Request, what: str, seconds: float) -> None:
+    """Let a `read` be silent, or a `write` take nothing, for so long.
 
-    httpx knows one time-out for head and body, and looks it up in the request when it begins to
-    wait for either.
+    httpx looks them up in the request when it begins to send or to wait for a head or a body.
     """
-    request.extensions["timeout"]["read"] = seconds
+    request.extensions["timeout"][what] = seconds
 
 
 def lower_headers(headers: httpx.Headers) -> Mapping[str, str]:

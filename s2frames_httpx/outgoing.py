@@ -8,13 +8,9 @@ import httpx
 from attrs import define, field
 
 from s2frames.session import Action, CloseRequest, OpenRequest, SendData
+from s2frames.writes import Writes
 
 __all__ = ["Asked", "Body", "Outgoing"]
-
-# httpx copies a piece once to frame it, and the rest of it each time the socket takes a part: small
-# pieces cost system calls, large ones copies. Measured with 1 MB messages: 128 to 512 KiB took
-# 0.9 s of processor time a GB, 64 KiB took 1.1 s.
-_PIECE_BYTES = 256 * 1024
 
 # Requests of these kinds have a body, though it may be empty (RFC 9110, 8.6).
 _WITH_BODY = frozenset(("PATCH", "POST", "PUT"))
@@ -37,10 +33,15 @@ class Outgoing:
         """Take more of the body."""
         self._buffers += data
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(map(len, self._buffers))
+
     def headers(self) -> dict[str, str]:
         """The request's headers. With the length told, httpx puts nothing around the pieces."""
         headers = dict(self.opened.request.headers)
-        size = sum(map(len, self._buffers))
+        size = self.size
         if size or self.opened.request.method in _WITH_BODY:
             headers["content-length"] = str(size)
         if self.opened.on_new_connection:
@@ -48,14 +49,18 @@ class Outgoing:
             headers["connection"] = "close"
         return headers
 
-    def pieces(self) -> Iterator[bytes]:
-        """The body in pieces of one size: small buffers joined, large ones cut."""
+    def pieces(self, writes: Writes) -> Iterator[bytes]:
+        """The body in pieces as large as `writes` are: small buffers joined, large ones cut.
+
+        httpx copies a piece once to frame it, and the rest of it each time the socket takes a part:
+        small pieces cost system calls, large ones copies.
+        """
         parts: list[bytes | memoryview] = []
         size = 0
         for buffer in self._buffers:
             view = memoryview(buffer)
-            while size + len(view) >= _PIECE_BYTES:
-                room = _PIECE_BYTES - size
+            while size + len(view) >= writes.size:
+                room = max(0, writes.size - size)
                 parts.append(view[:room])
                 yield b"".join(parts)
                 parts, size, view = [], 0, view[room:]

@@ -18,7 +18,7 @@ from s2frames_httpx.mapping import (
     client_options,
     httpx_timeout,
     lower_headers,
-    set_read_timeout,
+    set_timeout,
     to_our_error,
 )
 
@@ -154,9 +154,10 @@ def test_timeouts() -> None:
 def test_the_rest_of_an_answer_may_have_another_timeout() -> None:
     with httpx.Client(timeout=5) as client:
         request = client.build_request("GET", URL)
-        set_read_timeout(request, 20.0)
+        set_timeout(request, "read", 20.0)
+        set_timeout(request, "write", 30.0)
         other = client.build_request("GET", URL)
-    assert request.extensions["timeout"] == {"connect": 5, "read": 20.0, "write": 5, "pool": 5}
+    assert request.extensions["timeout"] == {"connect": 5, "read": 20.0, "write": 30.0, "pool": 5}
     assert other.extensions["timeout"]["read"] == 5
 
 

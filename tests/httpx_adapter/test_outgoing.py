@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from s2frames.http import Request
 from s2frames.session import Action, CloseRequest, EndData, OpenRequest, SendData
+from s2frames.writes import MAX_WRITE_BYTES, Writes
 from s2frames_httpx.outgoing import Asked, Body, Outgoing
 
 REQUEST = Request("POST", "http://localhost/", {"authorization": "Bearer secret"})
 
 # So much is handed to httpx at once.
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = MAX_WRITE_BYTES
 
 sizes = st.one_of(
     st.integers(0, 300),
@@ -26,6 +27,10 @@ def make(*buffers: bytes, request: Request = REQUEST) -> Outgoing:
     return outgoing
 
 
+def pieces_of(outgoing: Outgoing) -> list[bytes]:
+    return list(outgoing.pieces(Writes(PIECE_BYTES)))
+
+
 # The body
 
 
@@ -33,16 +38,30 @@ def make(*buffers: bytes, request: Request = REQUEST) -> Outgoing:
 def test_the_body_is_the_buffers_in_pieces_of_one_size(lengths: list[int]) -> None:
     buffers = [bytes([65 + n]) * length for n, length in enumerate(lengths)]
     outgoing = make(*buffers)
-    pieces = list(outgoing.pieces())
+    pieces = pieces_of(outgoing)
     assert b"".join(pieces) == b"".join(buffers)
     assert all(len(piece) == PIECE_BYTES for piece in pieces[:-1])
     assert all(1 <= len(piece) <= PIECE_BYTES for piece in pieces[-1:])
     assert outgoing.headers()["content-length"] == str(sum(lengths))
 
 
+@given(st.lists(sizes, max_size=8), st.lists(st.integers(1, 100_000), min_size=1, max_size=9))
+def test_each_piece_is_as_large_as_writes_are_then(lengths: list[int], widths: list[int]) -> None:
+    outgoing = make(*(bytes(length) for length in lengths))
+    writes, left = Writes(widths[0]), sum(lengths)
+    for number, piece in enumerate(outgoing.pieces(writes), 1):
+        # What was gathered for a larger one is not cut again.
+        assert len(piece) <= max(widths)
+        assert len(piece) >= min(writes.size, left)
+        left -= len(piece)
+        writes.size = widths[number % len(widths)]
+    assert left == 0
+    assert outgoing.size == sum(lengths)
+
+
 def test_a_body_that_is_whole_comes_first() -> None:
     outgoing = make(b"b", b"c", request=Request("POST", "http://localhost/", {}, b"a"))
-    assert b"".join(outgoing.pieces()) == b"abc"
+    assert b"".join(pieces_of(outgoing)) == b"abc"
     assert outgoing.headers() == {"content-length": "3"}
 
 
@@ -110,4 +129,4 @@ def test_what_actions_amount_to(actions: list[Action], closes: bool, body: bytes
         assert body is None
     else:
         assert asked.request.opened == OPEN
-        assert b"".join(asked.request.pieces()) == body
+        assert b"".join(pieces_of(asked.request)) == body
