@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
@@ -35,7 +36,9 @@ from s2frames_httpx.burst import BurstOptions, burst_settings
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS, EmbeddedTransport
 from s2frames_httpx.exchange import Exchange
 from s2frames_httpx.mapping import client_options
+from s2frames_httpx.reach import Reach, check_own_transport
 from s2frames_httpx.read import ReadSession
+from s2frames_httpx.transport import Transport
 
 __all__ = ["Client", "Stream"]
 
@@ -50,24 +53,46 @@ class Client:
 
     Args:
         settings: where the service is, and who asks.
-        transport: another way to send requests than over the network.
+        ssl_context: whom to trust, instead of the system's certificates or what SSL_CERT_FILE and
+            SSL_CERT_DIR say. It is changed to offer HTTP/1.1 alone.
+        proxy: a proxy for every request, instead of what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and
+            NO_PROXY say; its URL may hold a name and a password.
+        transport: another way to send requests than over the network. It must allow any number of
+            connections: each session has one for as long as it lasts.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, transport: httpx.BaseTransport | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: httpx.Proxy | httpx.URL | str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.settings = Settings() if settings is None else settings
+        if transport is None:
+            transport = Transport(Reach.make(self.settings, ssl_context, proxy))
+        else:
+            check_own_transport(transport, httpx.BaseTransport, ssl_context, proxy)
         #: The client underneath.
         self.http = httpx.Client(transport=transport, **client_options(self.settings))
         self._answers = Answers(self.http)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> Client:
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: httpx.Proxy | httpx.URL | str | None = None,
+        **changes: Any,
+    ) -> Client:
         """A client as S2_ACCESS_TOKEN, S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT say.
 
         `changes` are arguments of `Settings`.
         """
-        return cls(Settings.from_env(os.environ if environ is None else environ, **changes))
+        settings = Settings.from_env(os.environ if environ is None else environ, **changes)
+        return cls(settings, ssl_context=ssl_context, proxy=proxy)
 
     @classmethod
     def embedded(cls) -> Client:

@@ -18,15 +18,28 @@ from s2frames.errors import (
     TransportError,
 )
 from s2frames.settings import Settings
+from s2frames.sockets.alerts import is_about_our_certificate
 
 __all__ = [
     "FOREIGN_ERRORS",
+    "ClientClosed",
+    "client_closed",
     "client_options",
     "httpx_timeout",
     "lower_headers",
     "set_timeout",
     "to_our_error",
 ]
+
+
+class ClientClosed(httpx.TransportError):
+    """The client was closed while a request was under way, by another thread or task."""
+
+
+def client_closed() -> ClientClosed:
+    """The error of a request whose client was closed."""
+    return ClientClosed("the client is closed")
+
 
 #: What httpx raises for a request. A UnicodeError is a host name that no DNS name can be.
 FOREIGN_ERRORS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
@@ -37,7 +50,7 @@ _ERRORS: tuple[tuple[type[Exception], type[S2FramesError], str], ...] = (
     (httpx.ConnectError, ConnectError, "cannot connect"),
     (httpx.PoolTimeout, ConnectError, "no connection became free"),
     (httpx.TimeoutException, TransportError, "no answer in time"),
-    (httpx.ProxyError, TransportError, "the proxy failed"),
+    (httpx.ProxyError, ConnectError, "the proxy refuses"),
     (httpx.RemoteProtocolError, RemoteProtocolError, "the answer is not HTTP"),
     (httpx.UnsupportedProtocol, LocalProtocolError, "the URL cannot be used"),
     (httpx.LocalProtocolError, LocalProtocolError, "the request cannot be sent"),
@@ -54,12 +67,15 @@ _DISCONNECTED = ("disconnected", "peer unexpectedly closed connection", "peer cl
 
 def to_our_error(error: Exception, url: str) -> S2FramesError:
     """The error of ours for one of httpx's; `url` says where it happened."""
+    if isinstance(error, ClientClosed):
+        return LocalProtocolError(str(error))
     origin = urlsplit(url)
     where = f"{origin.scheme}://{origin.netloc}"
+    tls_error = _tls_error_behind(error)
     if any(words in str(error) for words in _DISCONNECTED):
         ours: S2FramesError = TransportError(f"the connection to {where} was closed early")
-    elif _has_certificate_failure(error):
-        ours = CertificateError(f"the certificate is not to be trusted: {where}: {error}")
+    elif tls_error is not None:
+        ours = _from_tls(tls_error, where, is_connecting=isinstance(error, httpx.ConnectError))
     else:
         kind, words = next(
             (ours, words) for theirs, ours, words in _ERRORS if isinstance(error, theirs)
@@ -71,13 +87,22 @@ def to_our_error(error: Exception, url: str) -> S2FramesError:
     return ours
 
 
-def _has_certificate_failure(error: BaseException | None) -> bool:
-    """Whether `error` came about since a certificate was not accepted."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+def _tls_error_behind(error: BaseException | None) -> ssl.SSLError | None:
+    """What went wrong in TLS and brought `error` about, if that is what did."""
+    while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
-    return False
+    return error
+
+
+def _from_tls(error: ssl.SSLError, where: str, *, is_connecting: bool) -> S2FramesError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateError(f"the certificate is not to be trusted: {where}: {error}")
+    if is_about_our_certificate(error):
+        return CertificateError(
+            f"a certificate of the client is missing, or was not accepted: {where}: {error}"
+        )
+    kind = ConnectError if is_connecting else TransportError
+    return kind(f"TLS failed: {where}: {error}")
 
 
 def httpx_timeout(settings: Settings) -> httpx.Timeout:
@@ -106,29 +131,21 @@ def lower_headers(headers: httpx.Headers) -> Mapping[str, str]:
 class ClientOptions(TypedDict):
     """Arguments of an httpx client."""
 
-    http1: bool
-    http2: bool
     follow_redirects: bool
-    limits: httpx.Limits
     headers: dict[str, str]
     timeout: httpx.Timeout
-    mounts: dict[str, None]
+    trust_env: bool
 
 
 def client_options(settings: Settings) -> ClientOptions:
-    """How to make an httpx client for S2.
+    """How to make an httpx client for S2, beside its transport.
 
-    HTTP/1.1 only: over HTTP/2 httpx loses an answer that comes while the body is being sent. No
-    limit on connections, since a session keeps one for as long as it lasts. No redirects: they
-    would carry the access token to another place. No proxy to a loopback address: it would read the
-    token on a way that counts as private.
+    No redirects: they would carry the access token to another place. What the environment says is
+    the transport's business.
     """
     return {
-        "http1": True,
-        "http2": False,
         "follow_redirects": False,
-        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),
         "headers": {"user-agent": "s2frames", "accept-encoding": "identity"},
         "timeout": httpx_timeout(settings),
-        "mounts": {"http://": None} if settings.endpoints.is_private else {},
+        "trust_env": False,
     }

@@ -61,6 +61,7 @@ __all__ = [
     "run",
     "s2",
     "s2_everywhere",
+    "together",
 ]
 
 _Step: TypeAlias = Callable[[], Awaitable[object]]
@@ -206,16 +207,21 @@ def open_client(
     how: Flavour,
     settings: Settings | None = None,
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
+    **options: Any,
 ) -> AbstractAsyncContextManager[AsyncClient]:
-    """A client of that flavour, in a block; it is typed as httpx's asynchronous one."""
+    """A client of that flavour, in a block; it is typed as httpx's asynchronous one.
+
+    `options` are further arguments of it.
+    """
     if not how.uses_httpx:
         assert transport is None
-        return cast("AbstractAsyncContextManager[AsyncClient]", s2frames_trio.open_client(settings))
+        client = s2frames_trio.open_client(settings, **options)
+        return cast("AbstractAsyncContextManager[AsyncClient]", client)
     if how.is_async:
         assert not isinstance(transport, httpx.BaseTransport)
-        return AsyncClient(settings, transport=transport)
+        return AsyncClient(settings, transport=transport, **options)
     assert not isinstance(transport, httpx.AsyncBaseTransport)
-    return cast("AsyncClient", Blocking(Client(settings, transport=transport)))
+    return cast("AsyncClient", Blocking(Client(settings, transport=transport, **options)))
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each folder of modules, and where their tests are.
 ROOMS = {
     "s2frames": "core",
+    "s2frames/sockets": "sockets",
     "s2frames/embedded": "embedded",
     "s2frames/cli": "cli",
     "s2frames_httpx": "httpx_adapter",
@@ -43,7 +44,13 @@ IMPURE = frozenset(
 )
 
 # What stands on the core; it knows nothing of them.
-ABOVE_THE_CORE = ("s2frames.cli", "s2frames.embedded", "s2frames_httpx", "s2frames_trio")
+ABOVE_THE_CORE = (
+    "s2frames.cli",
+    "s2frames.embedded",
+    "s2frames.sockets",
+    "s2frames_httpx",
+    "s2frames_trio",
+)
 
 
 def modules(folder: str) -> list[Path]:

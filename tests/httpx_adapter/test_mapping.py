@@ -15,6 +15,8 @@ from s2frames import (
 )
 from s2frames.errors import CertificateError, ConnectError
 from s2frames_httpx.mapping import (
+    ClientClosed,
+    client_closed,
     client_options,
     httpx_timeout,
     lower_headers,
@@ -36,6 +38,7 @@ OURS: dict[type[Exception], type[S2FramesError]] = {
     httpx.ConnectError: ConnectError,
     httpx.ConnectTimeout: ConnectError,
     httpx.PoolTimeout: ConnectError,
+    httpx.ProxyError: ConnectError,
     httpx.RemoteProtocolError: RemoteProtocolError,
     httpx.LocalProtocolError: LocalProtocolError,
     httpx.UnsupportedProtocol: LocalProtocolError,
@@ -43,6 +46,7 @@ OURS: dict[type[Exception], type[S2FramesError]] = {
 }
 
 THEIRS = [*dict.fromkeys(and_subclasses(httpx.HTTPError)), httpx.InvalidURL]
+THEIRS.remove(ClientClosed)
 
 
 @pytest.mark.parametrize("theirs", THEIRS, ids=lambda kind: str(kind.__name__))
@@ -79,7 +83,7 @@ def test_the_list_of_httpx_errors_is_not_empty() -> None:
         (httpx.PoolTimeout, "no connection became free"),
         (httpx.ReadError, "the connection broke"),
         (httpx.WriteError, "the connection broke"),
-        (httpx.ProxyError, "the proxy failed"),
+        (httpx.ProxyError, "the proxy refuses"),
         (httpx.RemoteProtocolError, "the answer is not HTTP"),
         (httpx.TooManyRedirects, "the request failed"),
         (httpx.InvalidURL, "the URL cannot be used"),
@@ -137,10 +141,37 @@ def test_a_certificate_that_is_not_accepted(kind: type[Exception], is_cause: boo
     assert "certificate is not to be trusted: http://example.com:8080" in str(ours)
 
 
-def test_other_failures_of_tls_are_failures_to_connect() -> None:
-    error = httpx.ConnectError("wrong version number")
+@pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ReadError, httpx.WriteError])
+def test_a_certificate_of_ours_that_is_wanted(kind: type[Exception]) -> None:
+    root = ssl.SSLError(1, "tlsv13 alert certificate required")
+    root.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    error = kind("it broke")
+    error.__cause__ = root
+    ours = to_our_error(error, URL)
+    assert type(ours) is CertificateError
+    assert "a certificate of the client is missing" in str(ours)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (httpx.ConnectError, ConnectError),
+        (httpx.ReadError, TransportError),
+        (httpx.WriteError, TransportError),
+    ],
+)
+def test_other_failures_of_tls(kind: type[Exception], expected: type[S2FramesError]) -> None:
+    error = kind("it broke")
     error.__cause__ = ssl.SSLError("wrong version number")
-    assert type(to_our_error(error, URL)) is ConnectError
+    ours = to_our_error(error, URL)
+    assert type(ours) is expected
+    assert str(ours).startswith("TLS failed: http://example.com:8080: ")
+
+
+def test_a_client_that_was_closed_is_no_matter_of_the_connection() -> None:
+    ours = to_our_error(client_closed(), URL)
+    assert type(ours) is LocalProtocolError
+    assert str(ours) == "the client is closed"
 
 
 # Time-outs and headers
@@ -168,10 +199,9 @@ def test_names_of_headers_are_in_lower_case() -> None:
     }
 
 
-def test_clients_speak_http_1_and_follow_nobody() -> None:
+def test_clients_follow_nobody_and_ask_for_plain_bytes() -> None:
     options = client_options(Settings())
-    assert (options["http1"], options["http2"], options["follow_redirects"]) == (True, False, False)
-    assert options["limits"].max_connections is None
+    assert (options["follow_redirects"], options["trust_env"]) == (False, False)
     assert options["headers"]["accept-encoding"] == "identity"
     with httpx.Client(**options) as client:
         assert client.headers["user-agent"] == "s2frames"

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import inspect
+
+import httpx
+import pytest
+
+from s2frames_httpx.library import httpcore
+from s2frames_httpx.mapping import ClientClosed
+from s2frames_httpx.translation import (
+    CORE_ERRORS,
+    has_bytes_left,
+    pool_options,
+    to_core_request,
+    to_httpx_error,
+)
+
+# All that httpcore has, but what never leaves its pool.
+THEIRS = [
+    kind
+    for _, kind in inspect.getmembers(httpcore, inspect.isclass)
+    if issubclass(kind, Exception) and kind is not httpcore.ConnectionNotAvailable
+]
+
+PROXY = httpx.Proxy("http://name:secret@proxy.example:3128")
+
+
+def test_httpcore_has_the_errors_that_are_looked_for() -> None:
+    assert {httpcore.ReadError, httpcore.ConnectTimeout, httpcore.ProxyError} < set(THEIRS)
+    assert set(CORE_ERRORS) <= set(THEIRS)
+
+
+@pytest.mark.parametrize("theirs", THEIRS)
+def test_every_error_of_httpcore_has_a_namesake(theirs: type[Exception]) -> None:
+    assert issubclass(theirs, CORE_ERRORS)
+    error = to_httpx_error(theirs("it broke"), None, is_closed=False)
+    assert (type(error).__name__, str(error)) == (theirs.__name__, "it broke")
+
+
+def test_an_error_without_words_is_named_after_its_type() -> None:
+    assert str(to_httpx_error(httpcore.PoolTimeout(), None, is_closed=False)) == "PoolTimeout"
+
+
+def test_the_proxy_is_named_without_its_password() -> None:
+    error = to_httpx_error(httpcore.ConnectError("refused"), PROXY, is_closed=False)
+    assert str(error) == "through the proxy http://proxy.example:3128: refused"
+
+
+def test_of_a_closed_client_nothing_else_is_said() -> None:
+    error = to_httpx_error(httpcore.ReadError("it broke"), PROXY, is_closed=True)
+    assert (type(error), str(error)) == (ClientClosed, "the client is closed")
+
+
+def test_a_request_is_the_same_one() -> None:
+    request = httpx.Request(
+        "POST", "http://example.com:8080/a?b=c", headers={"X": "y"}, content=b"z"
+    )
+    request.extensions["timeout"] = {"read": 1.0}
+    core = to_core_request(request)
+    assert (core.method, bytes(core.url)) == (b"POST", b"http://example.com:8080/a?b=c")
+    assert (b"X", b"y") in core.headers
+    assert core.stream is request.stream
+    assert core.extensions["timeout"] == {"read": 1.0}
+
+
+def test_a_pool_allows_any_number_of_connections() -> None:
+    options = pool_options(None, None)
+    assert options["max_connections"] is None
+    assert (options["http1"], options["http2"]) == (True, False)
+    assert options["proxy"] is None
+
+
+def test_a_pool_takes_the_proxy_with_its_password() -> None:
+    proxy = pool_options(None, PROXY)["proxy"]
+    assert proxy is not None
+    assert bytes(proxy.url.origin.host) == b"proxy.example"
+    assert proxy.auth == (b"name", b"secret")
+
+
+def test_where_httpcore_shows_nothing_no_connection_is_used_again() -> None:
+    assert has_bytes_left(object())
