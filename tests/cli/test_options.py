@@ -56,6 +56,33 @@ def test_an_endpoint_that_is_none_is_wrong_usage(endpoint: str) -> None:
     assert "secret" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("https_proxy", "http://u:secret@x:x"),
+        ("all_proxy", "socks://u:secret@x:7890"),
+        ("SSL_CERT_FILE", "/nonexistent.pem"),
+        ("SSL_CERT_DIR", "/nonexistent"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    with (
+        pytest.raises(click.UsageError, match=f"^{variable}: ") as caught,
+        Connection().stream(ADDRESS),
+    ):
+        pytest.fail("there is no way to the stream")
+    assert "secret" not in caught.value.message
+    assert "\n" not in caught.value.message
+    # On this machine none of them matters.
+    with Connection("http://127.0.0.1:8080").stream(ADDRESS):
+        """Nothing is asked for."""
+
+
 def test_errors_name_the_stream() -> None:
     def use_stream() -> None:
         with Connection().stream(ADDRESS) as stream:

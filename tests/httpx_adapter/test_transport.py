@@ -5,18 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
-from httpx_adapter.wires import OK, deaf_address, fetch, request_of, wait_for
+from httpx_adapter.wires import OK, deaf_address, fetch, in_tls, request_of, wait_for
+from live_service import refused_url
 from s2frames import Endpoints, LocalProtocolError, Retry, Settings
+from s2frames.errors import ConnectError, TransportError
 from s2frames_httpx import Client
 from s2frames_httpx.library import httpcore
 from scenes import Flavour, open_client, together
@@ -337,6 +342,7 @@ async def test_no_lock_is_taken_where_the_collector_runs(
 FORKED = """
 import os, sys
 from s2frames import Endpoints, Settings
+from s2frames.errors import ConnectError, TransportError
 from s2frames_httpx import Client
 
 client = Client(Settings(endpoints=Endpoints.at(sys.argv[1])))
@@ -414,3 +420,90 @@ def test_threads_share_the_pool_that_one_of_them_makes() -> None:
         for thread in threads:
             thread.join(60)
     assert statuses == [200] * 8
+
+
+# Proxies
+
+
+async def test_a_request_goes_through_the_proxy_that_is_given(flavour: Flavour) -> None:
+    seen: list[bytes] = []
+
+    def script(connection: Connection) -> None:
+        seen.append(connection.receive_request())
+        connection.send(OK)
+
+    with scripted_server(script) as server:
+        proxy = server.url.replace("http://", "http://name:pass-word@")
+        async with open_client(flavour, at("http://example.com"), proxy=proxy) as client:
+            assert (await fetch(client, "http://example.com/v1/basins")).content == b"{}"
+    assert seen[0].startswith(b"GET http://example.com/v1/basins HTTP/1.1\r\n")
+    assert b"\r\nproxy-authorization: basic " in seen[0].lower()
+
+
+async def test_a_proxy_of_the_environment(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(connection: Connection) -> None:
+        connection.receive_request()
+        connection.send(OK)
+
+    for name in ("http_proxy", "all_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with scripted_server(script) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        async with open_client(flavour, at("http://example.com")) as client:
+            monkeypatch.delenv("http_proxy")
+            assert (await fetch(client, "http://example.com")).content == b"{}"
+        assert server.connections == 1
+
+
+async def test_a_proxy_that_is_dead_is_named(flavour: Flavour) -> None:
+    with refused_url() as url:
+        proxy = url.replace("http://", "http://name:pass-word@")
+        async with open_client(flavour, at("http://example.com"), proxy=proxy) as client:
+            with pytest.raises(ConnectError, match=f"through the proxy {url}: .*refused") as raised:
+                await client.basin_config("test-basin")
+    assert "pass-word" not in "".join(traceback.format_exception(raised.value))
+
+
+async def test_a_proxy_that_refuses_is_named(flavour: Flavour) -> None:
+    seen: list[bytes] = []
+
+    def script(connection: Connection) -> None:
+        seen.append(connection.receive_request())
+        connection.send(answer("407 Proxy Authentication Required", b""))
+
+    with scripted_server(script) as server:
+        async with open_client(flavour, at("https://example.com"), proxy=server.url) as client:
+            words = f"the proxy refuses: https://example.com: through the proxy {server.url}: 407"
+            with pytest.raises(ConnectError, match=words):
+                await client.basin_config("test-basin")
+    assert seen[0].startswith(b"CONNECT example.com:443 HTTP/1.1\r\n")
+
+
+async def test_tls_through_a_proxy(flavour: Flavour) -> None:
+    authority = trustme.CA()
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("example.com").configure_cert(serving)
+    authority.configure_trust(trusting)
+
+    def script(connection: Connection) -> None:
+        assert connection.receive_head().startswith(b"CONNECT example.com:443 ")
+        connection.send(head("200 OK"))
+        in_tls(serving, serve)(connection)
+
+    with scripted_server(script) as server:
+        async with open_client(
+            flavour, at("https://example.com"), proxy=server.url, ssl_context=trusting
+        ) as client:
+            for _ in range(2):
+                assert (await fetch(client, "https://example.com")).content == b"{}"
+        assert server.connections == 1
+
+
+async def test_a_proxy_that_says_nothing_has_its_time(flavour: Flavour) -> None:
+    with scripted_server(Connection.wait_until_closed) as server:
+        settings = at("https://example.com", request_timeout=0.1, connect_timeout=0.1)
+        async with open_client(flavour, settings, proxy=server.url) as client:
+            with pytest.raises(TransportError):
+                await client.basin_config("test-basin")
