@@ -49,6 +49,11 @@ class AsyncClosing:
         #: Whether the client is closed.
         self.is_set = False
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody waits in a scope."""
+        return bool(self._scopes)
+
     def watch(self, scope: anyio.CancelScope) -> None:
         """Cancel the scope when the client is closed, or at once if it is."""
         self._scopes.add(scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -47,7 +48,7 @@ async def ending(use: Callable[[], Awaitable[object]], told: list[str]) -> None:
     """Note the error in which it ends."""
     with pytest.raises(LocalProtocolError) as caught:
         await use()
-    told.append(str(caught.value).partition(";")[0])
+    told.append(str(caught.value))
 
 
 @in_reach
@@ -74,9 +75,38 @@ async def test_a_follower_and_a_writer_hear_that_their_client_is_closed(s2: Worl
             await client.close()
 
         await s2.together(lambda: ending(follow, told), lambda: ending(write, told), close)
-    assert told == ["the client is closed"] * 2
+    # The writer's says how many messages are durable, and none says that it was tried again.
+    assert len(told) == 2
+    for words in told:
+        assert re.fullmatch(
+            r"the client is closed(; \d+ messages? durable(, more may be)?)?", words
+        )
     # Others are not concerned.
     await s2.stream.check_tail()
+
+
+@embedded
+async def test_a_follower_in_process_need_not_wait_for_a_heartbeat(
+    s2: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2frames.embedded.read_session._HEARTBEAT_MIN", HOUR)
+    monkeypatch.setattr("s2frames.embedded.read_session._HEARTBEAT_MAX", HOUR)
+    monkeypatch.setattr("s2frames.read.LIVENESS_TIMEOUT", HOUR)
+    told: list[str] = []
+    follows = Signal(s2.flavour)
+    async with s2.another_client() as client:
+        stream = client.stream(s2.basin, "room/1")
+
+        async def follow() -> None:
+            async with stream.read_session(follow=True, on_caught_up=follows.set) as reading:
+                await anext(aiter(reading))
+
+        async def close() -> None:
+            await follows.wait()
+            await client.close()
+
+        await s2.together(lambda: ending(follow, told), close)
+    assert told == ["the client is closed"]
 
 
 async def read(stream: AsyncStream, on_retry: Callable[[Retrying], None]) -> None:
@@ -103,4 +133,7 @@ async def test_who_waits_for_another_attempt_hears_it_too(s2: World, use: Any) -
 
         stream = client.stream(s2.basin, "room/1")
         await s2.together(lambda: ending(lambda: use(stream, fails.set), told), close)
-    assert told == ["the client is closed"]
+    # One attempt has failed, and there was no other.
+    assert [words.partition("; 0 messages")[0] for words in told] == [
+        "the client is closed; tried 2 times"
+    ]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from attrs import define
 
 from httpx_adapter.gates import LOST, Counter, Gate, Losing, Recorder
 from live_service import live_service
@@ -22,6 +23,7 @@ from s2frames.session import Retrying
 from s2frames_httpx import AppendSession, Client, EmbeddedTransport, Stream
 from s2frames_httpx.closing import Closing
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
+from scripted_server import terminal
 
 
 @pytest.fixture
@@ -171,6 +173,45 @@ def append_two(session: AppendSession[bytes]) -> None:
     with session:
         session.append(b"a")
         raise KeyboardInterrupt
+
+
+def test_a_generator_that_the_collector_ends_closes_nothing_of_its_sessions() -> None:
+    """A session is left with an answer open when a callback raises while it comes in."""
+    refusal = terminal(503, b'{"code":"unavailable","message":"no"}')
+    counter = Counter(
+        httpx.MockTransport(
+            lambda _request: httpx.Response(
+                200, headers={"content-type": "s2s/proto"}, stream=Pieces([refusal, b""])
+            )
+        )
+    )
+
+    def raise_it(_event: Retrying) -> None:
+        raise KeyError("mine")
+
+    with Client(EMBEDDED_SETTINGS, transport=counter) as client:
+        stream = client.stream("test-basin", "room/1")
+
+        def appends() -> Generator[None, None, None]:
+            with stream.append_session(on_retry=raise_it) as session:
+                with pytest.raises(KeyError, match="mine"):
+                    session.append(b"a")
+                yield
+
+        generator = appends()
+        next(generator)
+        assert counter.num_open == 1
+        generator.close()
+        assert counter.num_open == 1
+    assert counter.num_open == 0
+
+
+@define(eq=False)
+class Pieces(httpx.SyncByteStream):
+    pieces: list[bytes]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.pieces)
 
 
 def test_leaving_by_control_c_sends_nothing_more(inner: EmbeddedTransport) -> None:

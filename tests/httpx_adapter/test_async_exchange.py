@@ -235,3 +235,15 @@ async def test_an_answer_that_is_left_early_leaves_nothing_to_warn_of(is_embedde
                 plan = read_range(stream.target, 0, 50, lambda _records: False)
                 assert 0 < await client.run(plan) <= 50
             assert (await stream.check_tail()).seq_num == 50
+
+
+async def test_a_client_keeps_nothing_of_the_steps_that_are_over() -> None:
+    closing = AsyncClosing()
+    machine = ScriptedMachine([opening(1)])
+    failing = ScriptedMachine([opening(1)])
+    http = httpx.AsyncClient(transport=Answers([[b"a"], httpx.ReadError("no")]))
+    exchange = AsyncExchange(http, closing, machine)
+    for _ in range(3):
+        await exchange.step()
+    await AsyncExchange(http, closing, failing).step()
+    assert not closing.is_watched

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -10,10 +10,11 @@ import pytest
 import trio
 import trio.testing
 
+from httpx_adapter.gates import AsyncCounter
 from s2frames import Settings
 from s2frames.errors import ConnectError
 from s2frames.retry import Retry
-from s2frames_httpx import AsyncClient
+from s2frames_httpx import AsyncClient, AsyncEmbeddedTransport
 from s2frames_httpx.clock import running_clock
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 from scenes import ASYNC_FLAVOURS
@@ -85,3 +86,29 @@ def test_a_client_waits_and_counts_on_one_clock(use: Callable[[AsyncClient], Any
 
     took = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert SECONDS / 2 < took < SECONDS + 2
+
+
+def test_messages_that_have_waited_for_linger_go_out() -> None:
+    counter: AsyncCounter
+
+    async def messages() -> AsyncIterator[bytes]:
+        yield b"a"
+        await trio.sleep(60)
+        # The first one has waited for long enough, and takes this one along.
+        yield b"b"
+        yield b"c"
+
+    async def main() -> None:
+        nonlocal counter
+        counter = AsyncCounter(AsyncEmbeddedTransport())
+        async with AsyncClient(EMBEDDED_SETTINGS, transport=counter) as client:
+            await client.create_basin("test-basin")
+            stream = client.stream("test-basin", "room/1")
+            await stream.create()
+            counter.requests.clear()
+            async with stream.append_session(linger=30) as session:
+                await session.append_many(messages())
+                assert session.durable_messages == 3
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(counter.requests) == 2

@@ -41,6 +41,7 @@ from s2frames_trio.h2_connection import (
 )
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, MAX_FRAME_BYTES
 from s2frames_trio.h2_stream import Http2Stream
+from s2frames_trio.process import THIS_PROCESS
 from s2frames_trio.receive_window import STREAM_WINDOW
 from trio_adapter.peers import (
     HEADERS,
@@ -1252,3 +1253,17 @@ async def test_what_waits_to_be_sent_is_bounded() -> None:
             assert connection.has_room
             assert changes == [True]
             connection.close()
+
+
+async def test_a_copy_of_a_connection_is_not_the_processs_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with connected() as (connection, peer):
+        monkeypatch.setattr(THIS_PROCESS, "number", -1)
+        connection.close()
+        await settled()
+        with trio.move_on_after(60) as waiting:
+            await peer.serve()
+    assert waiting.cancelled_caught
+    assert peer.goaways() == []
+    assert not peer.is_eof

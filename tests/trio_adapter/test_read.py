@@ -9,6 +9,7 @@ import trio.testing
 from s2frames import LocalProtocolError
 from s2frames.errors import TransportError
 from s2frames.retry import Retry
+from s2frames_trio.process import THIS_PROCESS
 from trio_adapter.host import Host, numbers, opened
 
 
@@ -65,3 +66,22 @@ async def test_a_session_that_has_its_messages_holds_no_request() -> None:
             assert [await anext(iterator), await anext(iterator)] == numbers(2)
             await trio.testing.wait_all_tasks_blocked()
             assert host.num_open == 0
+
+
+async def test_a_copy_of_a_session_leaves_the_request_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host()
+    async with opened(host) as (_, stream):
+        async with stream.append_session() as session:
+            await session.append(b"a")
+        reading = stream.read_session(follow=True)
+        async with reading as messages:
+            assert await anext(aiter(messages)) == b"a"
+            with monkeypatch.context() as patch:
+                patch.setattr(THIS_PROCESS, "number", -1)
+                await reading.close()
+            await trio.testing.wait_all_tasks_blocked()
+            assert host.num_open == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.num_open == 0
