@@ -466,8 +466,8 @@ class Http2Connection:
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
-        self._outgoing.drop(event.stream_id)
         stream.receive_end()
+        self._outgoing.drop(event.stream_id)
         if self._h2.streams[event.stream_id].closed:
             self._release(event.stream_id)
 
@@ -481,8 +481,9 @@ class Http2Connection:
         """A stream is over by what the peer said."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            self._outgoing.drop(stream_id)
+            # First, so that nothing of it is in line when it is gone.
             stream.fail(error)
+            self._outgoing.drop(stream_id)
             self._release(stream_id)
 
     def _receive_goaway(self, frame: GoAwayFrame) -> None:
