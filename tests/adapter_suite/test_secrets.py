@@ -106,6 +106,9 @@ FRAMES = {
     "no head": raw_frame(0, 1, 1, b"x"),
     "bad header block": raw_frame(1, 4, 1, b"\xff" * 9),
     "refused": raw_frame(1, 5, 1, b"\x8c"),
+    # A head that says what it was asked with.
+    "echoed": raw_frame(1, 5, 1, hpack.Encoder().encode([(":status", "200"), ("x", TOKEN)])),
+    "echoed badly": raw_frame(1, 5, 1, hpack.Encoder().encode([("X", TOKEN)])),
     "sent away": raw_frame(7, 0, 0, bytes(8)),
     "closed": b"",
     "garbage": b"nonsense" * 4,

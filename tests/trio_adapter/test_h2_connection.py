@@ -29,8 +29,10 @@ from hyperframe.frame import (
 
 from s2frames import LocalProtocolError, Outcome, RemoteProtocolError, S2FramesError, TransportError
 from s2frames.errors import ConnectError
+from s2frames.http import Request
 from s2frames.writes import MAX_WRITE_BYTES
 from s2frames_trio import h2_connection
+from s2frames_trio.connect import Origin
 from s2frames_trio.connection_state import ConnectionState
 from s2frames_trio.flood import FLOOD_FRAMES
 from s2frames_trio.h2_connection import (
@@ -41,6 +43,7 @@ from s2frames_trio.h2_connection import (
 )
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, MAX_FRAME_BYTES
 from s2frames_trio.h2_stream import Http2Stream
+from s2frames_trio.pool import open_pool
 from s2frames_trio.process import THIS_PROCESS
 from s2frames_trio.receive_window import STREAM_WINDOW
 from trio_adapter.peers import (
@@ -1247,7 +1250,7 @@ async def test_what_waits_to_be_sent_is_bounded() -> None:
         with pytest.raises(LocalProtocolError, match="room"):
             connection.open_stream(HEADERS)
         changes.clear()
-        # As soon as the peer reads, there is room again, and those who wait are told.
+        # As soon as the peer reads, there is room again, and whoever waits for it is told.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.serve)
             await settled()
@@ -1268,3 +1271,31 @@ async def test_a_copy_of_a_connection_is_not_the_processs_to_end(
     assert waiting.cancelled_caught
     assert peer.goaways() == []
     assert not peer.is_eof
+
+
+async def test_a_request_waits_while_as_much_waits_to_be_sent_as_may() -> None:
+    peers: list[Peer] = []
+
+    async def begin(stream: trio.abc.Stream) -> None:
+        peers.append(await open_peer(stream, max_concurrent_streams=10_000))
+
+    async with trio.open_nursery() as nursery:
+
+        async def connect(_origin: Origin, _deadline: float) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            ours, theirs = trio.testing.lockstep_stream_pair()
+            nursery.start_soon(begin, theirs)
+            return ours
+
+        # Its value is sent each time.
+        request = Request("GET", "http://peer/", {"authorization": "x" * 1000})
+        async with open_pool(connect_with=connect) as pool:
+            (await pool.open_stream(request)).reset()
+            for _ in range(1300):
+                pool.begin_stream(request, on_settled=lambda: None).cancel()
+            with trio.move_on_after(1) as scope:
+                await pool.open_stream(request)
+            assert scope.cancelled_caught
+            nursery.start_soon(peers[0].serve)
+            (await pool.open_stream(request)).reset()
+            assert len(peers) == 1
