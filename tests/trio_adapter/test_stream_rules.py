@@ -231,6 +231,37 @@ async def answer_of(stream: Http2Stream) -> list[Any]:
     return got
 
 
+# What RFC 9113 says of each: 4.3, 5.1, 6.3, 6.6, 6.9, 6.9.1, 6.10, 8.1.1.
+MUST_BE = {
+    (Scope.STREAM, ErrorCodes.PROTOCOL_ERROR): {
+        *(Breach.DATA_BEFORE_HEAD, Breach.MALFORMED_HEAD, Breach.INTERIM_THAT_ENDS),
+        *(Breach.TRAILERS_THAT_DO_NOT_END, Breach.MALFORMED_TRAILERS),
+        *(Breach.BODY_TOO_LONG, Breach.BODY_TOO_SHORT, Breach.NO_INCREMENT),
+    },
+    (Scope.STREAM, ErrorCodes.STREAM_CLOSED): {Breach.AFTER_THE_END},
+    (Scope.STREAM, ErrorCodes.FLOW_CONTROL_ERROR): {
+        *(Breach.STREAM_WINDOW_EXCEEDED, Breach.STREAM_WINDOW_OVERFLOW),
+    },
+    (Scope.STREAM, ErrorCodes.FRAME_SIZE_ERROR): {Breach.PRIORITY_OF_ANOTHER_SIZE},
+    (Scope.CONNECTION, ErrorCodes.FLOW_CONTROL_ERROR): {
+        *(Breach.CONNECTION_WINDOW_EXCEEDED, Breach.CONNECTION_WINDOW_OVERFLOW),
+    },
+    (Scope.CONNECTION, ErrorCodes.PROTOCOL_ERROR): {
+        *(Breach.NO_CONNECTION_INCREMENT, Breach.OF_NO_STREAM),
+        *(Breach.PUSH, Breach.NAKED_CONTINUATION),
+    },
+    (Scope.CONNECTION, ErrorCodes.COMPRESSION_ERROR): {Breach.UNREADABLE_HEADERS},
+    (Scope.CONNECTION, ErrorCodes.ENHANCE_YOUR_CALM): {Breach.TOO_MANY_HEADERS},
+}
+
+
+def test_what_each_breach_costs() -> None:
+    found: dict[tuple[Scope, ErrorCodes], set[Breach]] = {}
+    for breach in Breach:
+        found.setdefault((breach.scope, breach.code), set()).add(breach)
+    assert found == MUST_BE
+
+
 def test_every_rule_has_a_row() -> None:
     assert {row.breach for row in ROWS.values()} == set(Breach)
 
