@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-__all__ = ["SECRET_HEADERS", "Request", "path_segment"]
+__all__ = ["SECRET_HEADERS", "Request", "path_segment", "shown_headers"]
 
 #: Headers whose values are never shown.
 SECRET_HEADERS = frozenset(("authorization", "s2-encryption-key"))
 
 
-def _without_secrets(headers: Mapping[str, str]) -> str:
+def shown_headers(headers: Mapping[str, str]) -> str:
+    """Headers as they may be shown: without what is secret."""
     return repr({n: "[secret]" if n.lower() in SECRET_HEADERS else v for n, v in headers.items()})
 
 
@@ -25,7 +26,7 @@ class Request:
     #: Absolute, with the query.
     url: str
     #: Names in lower case.
-    headers: Mapping[str, str] = field(factory=dict, repr=_without_secrets)
+    headers: Mapping[str, str] = field(factory=dict, repr=shown_headers)
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
 
 

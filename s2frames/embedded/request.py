@@ -9,10 +9,11 @@ import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from attrs import frozen
+from attrs import field, frozen
 
 from s2frames.embedded.error_bodies import service_error
 from s2frames.errors import LocalProtocolError
+from s2frames.http import shown_headers
 from s2frames.records import check_basin_name, check_stream_name
 from s2frames.u64 import U64_MAX
 
@@ -47,7 +48,7 @@ class RequestHead:
     segments: tuple[str, ...]
     query: tuple[tuple[str, str], ...]
     #: Names in lower case. Of a repeated header the first counts, but Accept-Encoding is a list.
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=shown_headers)
 
     @classmethod
     def parse(

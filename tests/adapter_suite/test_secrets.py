@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -39,6 +40,12 @@ def said() -> Iterator[list[str]]:
     assert found_in(heard, SECRETS) == []
 
 
+def ours() -> list[object]:
+    """Every object of ours that lives now."""
+    names = ("s2frames", "s2frames_httpx", "s2frames_trio")
+    return [it for it in gc.get_objects() if type(it).__module__.split(".")[0] in names]
+
+
 def story_of(error: BaseException) -> str:
     """All that can be shown of an error."""
     return "".join((repr(error), str(error), *traceback.format_exception(error)))
@@ -52,9 +59,11 @@ async def test_they_are_in_no_repr_no_error_and_no_log(s2: World, said: list[str
         for message in (b"x", b"y" * 100_000):
             await session.append(message)
         said.append(repr(session))
+        said += map(repr, ours())
     async with stream.read_session() as messages:
         assert [message async for message in messages] == [b"x", b"y" * 100_000]
         said.append(repr(messages))
+        said += map(repr, ours())
     said += [story async for story in failures(s2)]
     # The loggers of dependencies do speak of requests; else this test could not fail.
     assert s2.scene.place is Place.EMBEDDED or not s2.flavour.uses_httpx or "POST" in str(said)

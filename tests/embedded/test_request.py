@@ -41,6 +41,13 @@ def test_header_names_have_no_case_and_the_first_value_counts() -> None:
     assert RequestHead.parse("GET", "/", pairs).basin() == "basin-one"
 
 
+def test_secret_headers_are_not_shown() -> None:
+    headers = {"Authorization": "Bearer hunter2", "s2-encryption-key": "hunter2", "accept": "*/*"}
+    request = RequestHead.parse("GET", "/v1/basins", headers)
+    assert "hunter2" not in repr(request)
+    assert "'accept': '*/*'" in repr(request)
+
+
 def test_accept_encoding_is_one_list() -> None:
     pairs = [("accept-encoding", "br"), ("Accept-Encoding", "gzip")]
     assert RequestHead.parse("GET", "/", pairs).headers["accept-encoding"] == "br,gzip"
