@@ -23,6 +23,7 @@ from s2frames.settings import AppendSettings, ReadSettings, Settings
 from s2frames.target import StreamTarget
 from s2frames_trio.append import AppendSession
 from s2frames_trio.exchange import Exchange
+from s2frames_trio.interrupts import whole_block
 from s2frames_trio.pool import Pool, open_pool
 from s2frames_trio.read import ReadSession
 
@@ -34,6 +35,7 @@ T = TypeVar("T")
 _random = random.SystemRandom().random
 
 
+@whole_block
 @asynccontextmanager
 async def open_client(
     settings: Settings | None = None, *, ssl_context: ssl.SSLContext | None = None
@@ -44,6 +46,9 @@ async def open_client(
     S2_ACCESS_TOKEN, S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT. `ssl_context` replaces the system's
     certificates; it is changed to offer HTTP/2 alone (ALPN `h2`). An https endpoint must speak
     HTTP/2, an http one too, from the first byte on.
+
+    What is raised in the block comes out as it is, Ctrl-C always as a plain `KeyboardInterrupt`, be
+    it that it finds a task of the client.
     """
     settings = Settings() if settings is None else settings
     async with open_pool(

@@ -14,6 +14,7 @@ import trio
 from attrs import frozen
 
 from s2frames.errors import ConnectError, LocalProtocolError
+from s2frames_trio.interrupts import passing_interrupts_on
 from s2frames_trio.mapping import FOREIGN_ERRORS, to_our_error
 from s2frames_trio.tls import TlsStream
 
@@ -93,8 +94,7 @@ async def connect(
     and stays so. Raises `CertificateError`, and `ConnectError` for all else that is in the way.
     """
     with connecting(origin, "reaching it", deadline):
-        # It tries several addresses (RFC 6555), and sets TCP_NODELAY.
-        tcp = await trio.open_tcp_stream(origin.host, origin.port)
+        tcp = await _reach(origin)
     if origin.scheme == "http":
         return tcp
     try:
@@ -103,6 +103,13 @@ async def connect(
     except BaseException:
         await trio.aclose_forcefully(tcp)
         raise
+
+
+async def _reach(origin: Origin) -> trio.SocketStream:
+    while True:
+        # It tries several addresses (RFC 6555), in tasks of its own, and sets TCP_NODELAY.
+        with passing_interrupts_on():
+            return await trio.open_tcp_stream(origin.host, origin.port)
 
 
 async def _start_tls(tcp: trio.SocketStream, origin: Origin, context: ssl.SSLContext) -> TlsStream:

@@ -10,10 +10,12 @@ from typing import Any
 from s2frames.embedded import Service
 from s2frames.settings import Endpoints, Settings
 from s2frames_trio.client import Client, open_client
+from s2frames_trio.interrupts import whole_block
 
 __all__ = ["open_embedded_client"]
 
 
+@whole_block
 @asynccontextmanager
 async def open_embedded_client(
     service: Service | None = None, **changes: Any

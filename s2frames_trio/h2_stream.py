@@ -17,6 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from s2frames.errors import LocalProtocolError, S2FramesError, copied
+from s2frames_trio.interrupts import protected
 from s2frames_trio.outgoing import Upload
 from s2frames_trio.receive_window import ReceiveWindow
 from s2frames_trio.stream_rules import join_fields
@@ -112,6 +113,7 @@ class Http2Stream:
         """`end_data` for who cannot wait."""
         self._begin(Upload(self.stream_id, ends_stream=True), on_settled)
 
+    @protected
     def _begin(self, upload: Upload, on_settled: Callable[[bool], object]) -> None:
         self._check_sending()
         upload.on_settled = on_settled
@@ -180,12 +182,14 @@ class Http2Stream:
         """Whether `receive_data` need not wait."""
         return bool(self._chunks) or self._is_over
 
+    @protected
     def take_response(self) -> Response:
         """`receive_response` for when `has_response`."""
         if self._response is None:
             raise self._failure()
         return self._response
 
+    @protected
     def take_data(self) -> bytes | None:
         """`receive_data` for when `has_data`."""
         if self._chunks:
@@ -233,6 +237,7 @@ class Http2Stream:
 
     # Ending
 
+    @protected
     def reset(self) -> None:
         """Be done with the stream: unless it is over, it is reset. Idempotent, and immediate."""
         if self._is_closed:

@@ -17,7 +17,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 import trio
 
-__all__ = ["passing_interrupts_on", "plain_interrupts", "protected", "whole_block"]
+__all__ = ["passing_interrupts_on", "protected", "whole_block"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,21 +59,10 @@ class _Whole(AbstractAsyncContextManager[T], Generic[T]):
 
 
 @contextmanager
-def plain_interrupts() -> Iterator[None]:
-    """Around a nursery: what it makes a group of comes out as a plain `KeyboardInterrupt`."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from group
-
-
-@contextmanager
 def passing_interrupts_on() -> Iterator[None]:
-    """Around what trio does in tasks of its own, in one of ours: the main task is interrupted.
+    """Around what trio does in tasks of its own, in one of ours, to be done anew when cut off.
 
-    What was cut off is an `OSError`.
+    The main task is interrupted in its place.
     """
     try:
         yield
@@ -82,4 +71,3 @@ def passing_interrupts_on() -> Iterator[None]:
             raise
         # Here it is protected, so that trio takes it to where it belongs.
         signal.raise_signal(signal.SIGINT)
-        raise InterruptedError("interrupted") from group

@@ -32,12 +32,13 @@ from s2frames.errors import (
 )
 from s2frames.home import Home
 from s2frames.http import SECRET_HEADERS, Request
+from s2frames.interrupts import plain_interrupts
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.connection_state import ConnectionState
 from s2frames_trio.dialing import Dialing
 from s2frames_trio.h2_connection import Http2Connection
 from s2frames_trio.h2_stream import Http2Stream
-from s2frames_trio.interrupts import plain_interrupts, protected, whole_block
+from s2frames_trio.interrupts import protected, whole_block
 from s2frames_trio.mapping import another
 from s2frames_trio.process import THIS_PROCESS
 
@@ -101,14 +102,12 @@ class Opening:
             raise AssertionError("it is still waiting")
         raise copied(self._outcome)
 
-    @protected
     def cancel(self) -> None:
         """Be done with it: a stream that has come is reset. Idempotent."""
         if isinstance(self._outcome, Http2Stream):
             self._outcome.reset()
         self._leave()
 
-    @protected
     def expire(self, now: float) -> None:
         """Give up, if it is time."""
         if self._outcome is None and now >= self.deadline:
@@ -279,6 +278,7 @@ class Pool:
         self.closed = trio.Event()
         self._home = Home("a client", THIS_PROCESS)
 
+    @protected
     async def open_stream(
         self, request: Request, *, end: bool = False, after: int = 0
     ) -> Http2Stream:
@@ -304,7 +304,6 @@ class Pool:
             opening.expire(trio.current_time())
         return opening.result()
 
-    @protected
     def begin_stream(
         self,
         request: Request,
@@ -412,7 +411,6 @@ class Pool:
         self._check_open()
         self._nursery.start_soon(task)
 
-    @protected
     def close(self) -> None:
         """End all connections: what is open fails. Idempotent."""
         self.closed.set()

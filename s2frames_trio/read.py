@@ -18,6 +18,7 @@ from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
 from s2frames_trio.exchange import Exchange
+from s2frames_trio.interrupts import protected
 from s2frames_trio.pool import Pool
 from s2frames_trio.process import THIS_PROCESS
 
@@ -98,6 +99,7 @@ class ReadSession(Generic[T]):
         self._is_entered = True
         return self
 
+    @protected
     async def __aexit__(
         self,
         kind: type[BaseException] | None,

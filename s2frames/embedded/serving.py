@@ -19,6 +19,7 @@ from s2frames.embedded.asgi import App, make_app
 from s2frames.embedded.service import Service
 from s2frames.embedded.store import StoreError
 from s2frames.errors import LocalProtocolError
+from s2frames.interrupts import plain_interrupts
 from s2frames.quiet_hpack import quieten
 
 try:
@@ -67,25 +68,26 @@ async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> A
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
     app = make_app(service)
     failure: BaseException | None = None
-    async with listener, anyio.create_task_group() as tasks:
+    with plain_interrupts():
+        async with listener, anyio.create_task_group() as tasks:
 
-        async def handle(stream: SocketStream) -> None:
+            async def handle(stream: SocketStream) -> None:
+                try:
+                    await _Connection(app, stream).run()
+                except* StoreError:
+                    # Nothing can be served any more.
+                    raise
+                except* Exception:
+                    _LOGGER.exception("a connection failed")
+
+            tasks.start_soon(listener.serve, handle)
+            name = f"[{host}]" if ":" in host else host
+            local_port = listener.extra_attributes[SocketAttribute.local_port]
             try:
-                await _Connection(app, stream).run()
-            except* StoreError:
-                # Nothing can be served any more.
-                raise
-            except* Exception:
-                _LOGGER.exception("a connection failed")
-
-        tasks.start_soon(listener.serve, handle)
-        name = f"[{host}]" if ":" in host else host
-        local_port = listener.extra_attributes[SocketAttribute.local_port]
-        try:
-            yield f"http://{name}:{local_port()}"
-        except BaseException as error:  # noqa: BLE001  # raised below, not as part of a group
-            failure = error
-        tasks.cancel_scope.cancel()
+                yield f"http://{name}:{local_port()}"
+            except BaseException as error:  # noqa: BLE001  # raised below, not as part of a group
+                failure = error
+            tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
 
