@@ -14,6 +14,7 @@ import trio
 from attrs import frozen
 
 from s2frames.errors import ConnectError, LocalProtocolError
+from s2frames.sockets.unsent import bound_unsent
 from s2frames_trio.interrupts import passing_interrupts_on
 from s2frames_trio.mapping import FOREIGN_ERRORS, to_our_error
 from s2frames_trio.tls import TlsStream
@@ -95,6 +96,7 @@ async def connect(
     """
     with connecting(origin, "reaching it", deadline):
         tcp = await _reach(origin)
+    bound_unsent(tcp.socket)
     if origin.scheme == "http":
         return tcp
     try:

@@ -15,6 +15,7 @@ from h2.events import RequestReceived, StreamEnded
 from s2frames import LocalProtocolError, S2FramesError
 from s2frames.errors import CertificateError, ConnectError
 from s2frames.http import Request
+from s2frames.sockets.unsent import UNSENT_BYTES
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.pool import open_pool
 from trio_adapter.peers import open_peer
@@ -241,6 +242,17 @@ def test_contexts_that_http_2_can_use() -> None:
     newest.minimum_version = ssl.TLSVersion.TLSv1_3
     for context in (ssl.create_default_context(), old_context(ssl.TLSVersion.TLSv1_2), newest):
         check_context(context)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such bound")
+@pytest.mark.usefixtures("real_clock")
+async def test_the_kernel_holds_little_that_is_not_sent() -> None:
+    async with listening(silent) as port:
+        stream = await connect(Origin("http", "127.0.0.1", port), in_time())
+        async with stream:
+            assert isinstance(stream, trio.SocketStream)
+            option = socket.TCP_NOTSENT_LOWAT
+            assert stream.socket.getsockopt(socket.IPPROTO_TCP, option) == UNSENT_BYTES
 
 
 async def test_a_tls_handshake_that_stalls(authority: trustme.CA) -> None:
