@@ -9,7 +9,7 @@ The type says who is at fault::
     ├── RemoteProtocolError         the peer sent something the protocol does not allow
     ├── TransportError              the connection could not be made, broke or went silent
     │   └── ConnectError            it could not be made: nothing was sent
-    │       └── CertificateError    the peer could not prove who it is
+    │       └── CertificateError    one side could not prove to the other who it is
     ├── ServiceError                S2 answered with an error: status, code, message
     │   ├── AppendConditionFailed   412: a condition of the append did not hold
     │   │   ├── SeqNumMismatch
@@ -166,7 +166,10 @@ class ConnectError(TransportError):
 
 
 class CertificateError(ConnectError):
-    """The peer's certificate is not to be trusted. It is not tried again."""
+    """The peer's certificate is not to be trusted, or the peer wants another one of the client.
+
+    It is not tried again.
+    """
 
 
 class ServiceError(S2FramesError):

@@ -122,5 +122,6 @@ async def _start_tls(tcp: trio.SocketStream, origin: Origin, context: ssl.SSLCon
     if chosen != _ALPN:
         raise ConnectError(
             f"cannot connect: {origin}: it does not speak HTTP/2 (ALPN chose {chosen or 'nothing'})"
+            "; the clients of s2frames_httpx speak HTTP/1"
         )
     return tls

@@ -36,6 +36,10 @@ MAX_HEADER_BYTES = 64 * 1024
 _HEADER_BYTES = 9
 _TYPE_OFFSET = 3
 
+# How TLS's alerts and handshakes begin (RFC 8446, 5.1): all that a client hears which speaks none.
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+_TLS_BYTES = 2
+
 # Length in 24 bits, type, flags, and a stream in 31 bits.
 _HEADER = Struct(">HBBBL")
 _MAX_STREAM_ID = 2**31 - 1
@@ -77,6 +81,8 @@ class FrameBuffer(H2FrameBuffer):
 
         Raises h2's `ProtocolError` for what is no frame that may come now.
         """
+        if self._is_first and len(self._bytes) >= _TLS_BYTES:
+            _check_for_tls(self._bytes.peek(_TLS_BYTES))
         while len(self._bytes) >= _HEADER_BYTES:
             header = self._bytes.peek(_HEADER_BYTES)
             frame, length = self._parse_header(header)
@@ -162,10 +168,18 @@ class FrameBuffer(H2FrameBuffer):
         return first
 
 
+def _check_for_tls(begin: bytes) -> None:
+    """A frame that begins like a TLS record is longer than a first frame may be."""
+    if begin in _TLS_RECORDS:
+        raise ProtocolError("it speaks TLS: use https")
+
+
 def _check_first(header: bytes) -> None:
     """A server's first frame is SETTINGS (RFC 9113, 3.4)."""
     if header.startswith(b"HTTP/"):
-        raise ProtocolError("it speaks HTTP/1, not HTTP/2")
+        raise ProtocolError(
+            "it speaks HTTP/1, not HTTP/2; the clients of s2frames_httpx speak HTTP/1"
+        )
     if header[_TYPE_OFFSET] != SettingsFrame.type:
         raise ProtocolError("it does not speak HTTP/2")
 

@@ -94,6 +94,8 @@ _GOODBYE_SECONDS = 1.0
 _PING_DATA = b"s2frames"
 
 _NOTHING: Mapping[int, S2FramesError] = {}
+# Said of a peer that leaves before it has said anything that is HTTP/2.
+_DOUBT = " at once; is it HTTP/2 that is spoken there, and http or https as the URL has it?"
 
 
 class Http2Connection:
@@ -401,8 +403,9 @@ class Http2Connection:
             if self._state is ConnectionState.LOST:
                 return
             if not data:
+                doubt = "" if self._opened.is_set() else _DOUBT
                 raise trio.BrokenResourceError(
-                    f"the peer closed the connection{self._incoming.place}{self._farewell}"
+                    f"the peer closed the connection{self._incoming.place}{self._farewell}{doubt}"
                 )
             self._heard_at = trio.current_time()
             self._receive(data)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,10 +14,11 @@ import trio
 import trustme
 from h2.events import RequestReceived, StreamEnded
 
-from s2frames import LocalProtocolError, S2FramesError
+from s2frames import Endpoints, LocalProtocolError, S2FramesError, Settings
 from s2frames.errors import CertificateError, ConnectError
 from s2frames.http import Request
 from s2frames.sockets.unsent import UNSENT_BYTES
+from s2frames_trio import open_client
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.pool import open_pool
 from trio_adapter.peers import open_peer
@@ -163,6 +166,49 @@ async def test_a_host_that_is_not_known() -> None:
         await connect(Origin.of("http://nowhere.example"), in_time())
 
 
+class _NoAnswer(trio.abc.HostnameResolver):
+    """Whoever it asks says nothing."""
+
+    async def getaddrinfo(self, *_: object, **__: object) -> list[object]:  # type: ignore[override]
+        await trio.sleep_forever()
+        raise AssertionError("it sleeps forever")
+
+    async def getnameinfo(self, *_: object) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def test_a_name_that_is_not_answered() -> None:
+    trio.socket.set_custom_hostname_resolver(_NoAnswer())
+    async with open_pool(connect_timeout=3, open_timeout=60) as pool:
+        start = trio.current_time()
+        with pytest.raises(
+            ConnectError, match=r"http://nowhere\.example: reaching it took too long"
+        ):
+            await pool.open_stream(Request("GET", "http://nowhere.example/"))
+        assert trio.current_time() == start + 3
+
+
+async def test_the_systems_resolver_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over = threading.Event()
+
+    def resolve(*arguments: Any) -> list[Any]:
+        # First it is asked whether the host is an address.
+        if arguments[-1] & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        is_over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "too late")
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    try:
+        start = trio.current_time()
+        with pytest.raises(ConnectError, match="reaching it took too long"):
+            await connect(Origin.of("http://nowhere.example"), start + 3)
+        # Its thread still waits.
+        assert trio.current_time() == start + 3
+    finally:
+        is_over.set()
+
+
 @pytest.mark.usefixtures("real_clock")
 async def test_a_host_name_that_is_none() -> None:
     with pytest.raises(LocalProtocolError, match="URL cannot be used"):
@@ -212,8 +258,72 @@ async def test_a_server_without_tls(authority: trustme.CA) -> None:
         await tcp.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with listening(answer) as port:
-        with pytest.raises(ConnectError, match="TLS failed"):
+        with pytest.raises(ConnectError, match="no TLS is spoken there; is it an address for http"):
             await connect(Origin("https", "localhost", port), in_time(), client_context(authority))
+
+
+@pytest.mark.usefixtures("real_clock")
+async def test_a_server_that_leaves_in_the_handshake(authority: trustme.CA) -> None:
+    async def leave(tcp: trio.SocketStream) -> None:
+        await tcp.receive_some()
+
+    async with listening(leave) as port:
+        with pytest.raises(ConnectError, match="closed in the TLS handshake"):
+            await connect(Origin("https", "localhost", port), in_time(), client_context(authority))
+
+
+def talking_handler(context: ssl.SSLContext) -> Handler:
+    """A server that says what it does not like, and lets the client be the first to leave."""
+
+    async def handle(tcp: trio.SocketStream) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        is_done = False
+        while data := await tcp.receive_some():
+            incoming.write(data)
+            with contextlib.suppress(ssl.SSLError):
+                if not is_done:
+                    tls.do_handshake()
+                    is_done = True
+            await tcp.send_all(outgoing.read())
+
+    return handle
+
+
+@pytest.mark.usefixtures("real_clock")
+async def test_a_server_with_other_versions_of_tls(authority: trustme.CA) -> None:
+    context = server_context(authority, "localhost", "h2")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    ours = client_context(authority)
+    ours.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with listening(talking_handler(context)) as port:
+        with pytest.raises(ConnectError, match="it speaks other versions of TLS"):
+            await connect(Origin("https", "localhost", port), in_time(), ours)
+
+
+@pytest.mark.usefixtures("real_clock")
+@pytest.mark.parametrize(
+    ("has_one", "words"),
+    [(False, "wants a client certificate"), (True, "refuses the client certificate")],
+)
+async def test_a_client_certificate_that_is_wanted(
+    authority: trustme.CA, has_one: bool, words: str
+) -> None:
+    context = server_context(authority, "localhost", "h2")
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    ours = client_context(authority)
+    if has_one:
+        # Of somebody unknown.
+        trustme.CA().issue_cert("client").configure_cert(ours)
+    async with listening(talking_handler(context)) as port:
+        endpoints = Endpoints.at(f"https://localhost:{port}")
+        settings = Settings(endpoints=endpoints, connect_timeout=60)
+        async with open_client(settings, ssl_context=ours) as client:
+            # It comes after the handshake, and is not tried again.
+            with pytest.raises(CertificateError, match=words) as raised:
+                await client.ensure_basin("test-basin")
+            assert raised.value.attempts == 1
 
 
 def old_context(version: ssl.TLSVersion) -> ssl.SSLContext:
@@ -276,7 +386,30 @@ async def test_a_server_that_speaks_http_1() -> None:
         await tcp.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with listening(answer) as port, open_pool(connect_timeout=60, open_timeout=60) as pool:
-        with pytest.raises(ConnectError, match="HTTP/1, not HTTP/2"):
+        with pytest.raises(ConnectError, match="HTTP/1, not HTTP/2; the clients of s2frames_httpx"):
+            await pool.open_stream(Request("GET", f"http://127.0.0.1:{port}/"))
+
+
+@pytest.mark.usefixtures("real_clock")
+async def test_http_to_a_port_for_tls() -> None:
+    async def complain(tcp: trio.SocketStream) -> None:
+        await tcp.receive_some()
+        # An alert: fatal, protocol_version.
+        await tcp.send_all(b"\x15\x03\x01\x00\x02\x02\x46")
+        await tcp.receive_some()
+
+    async with listening(complain) as port, open_pool(connect_timeout=60, open_timeout=60) as pool:
+        with pytest.raises(ConnectError, match="it speaks TLS: use https"):
+            await pool.open_stream(Request("GET", f"http://127.0.0.1:{port}/"))
+
+
+@pytest.mark.usefixtures("real_clock")
+async def test_a_server_that_leaves_at_once() -> None:
+    async def leave(tcp: trio.SocketStream) -> None:
+        await tcp.receive_some()
+
+    async with listening(leave) as port, open_pool(connect_timeout=60, open_timeout=60) as pool:
+        with pytest.raises(ConnectError, match="closed the connection at once; is it HTTP/2"):
             await pool.open_stream(Request("GET", f"http://127.0.0.1:{port}/"))
 
 

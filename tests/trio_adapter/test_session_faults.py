@@ -5,6 +5,7 @@ The peers here never lie: what they say was not looked at, the service has not s
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -757,3 +758,51 @@ async def test_a_frame_that_comes_as_the_client_is_closed(frame: Frame) -> None:
                 nursery.start_soon(host.peers[0].send, frame)
                 for _ in range(num_steps):
                     await trio.lowlevel.checkpoint()
+
+
+# A transport whose TLS fails
+
+
+class Garbled(trio.abc.Stream):
+    """A transport on which nothing more can be decrypted once it is told so."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self.is_garbled = False
+
+    async def send_all(self, data: Any) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> Any:
+        data = await self._inner.receive_some(max_bytes)
+        if self.is_garbled:
+            raise ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] bad record mac")
+        return data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_tls_that_fails_in_mid_session_is_a_lost_connection() -> None:
+    host, transports, retries = await prepared(), list[Garbled](), list[Retrying]()
+    async with trio.open_nursery() as nursery:
+        connect_plainly, _ = dialer(nursery, host.serve)
+
+        async def connect(origin: Origin, deadline: float) -> trio.abc.Stream:
+            transports.append(Garbled(await connect_plainly(origin, deadline)))
+            return transports[-1]
+
+        async with client_of(connect) as stream:
+            async with stream.append_session(on_retry=retries.append) as session:
+                await session.append(b"0")
+                transports[0].is_garbled = True
+                await session.append(b"1")
+            transports[1].is_garbled = True
+            async with stream.read_session(on_retry=retries.append) as messages:
+                assert [message async for message in messages] == numbers(2)
+    assert len(transports) == 3
+    assert [type(retrying.error) for retrying in retries] == [TransportError] * 2
+    assert all("TLS failed: http://peer: [SSL: DEC" in str(r.error) for r in retries)
