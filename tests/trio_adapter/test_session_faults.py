@@ -17,6 +17,7 @@ import trio.testing
 from attrs import define
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived
+from h2.exceptions import ProtocolError
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -788,8 +789,16 @@ class Garbled(trio.abc.Stream):
 
 async def test_tls_that_fails_in_mid_session_is_a_lost_connection() -> None:
     host, transports, retries = await prepared(), list[Garbled](), list[Retrying]()
+
+    async def serve(peer: Peer) -> None:
+        try:
+            await host.serve(peer)
+        except ProtocolError:
+            # h2 says no more after the client's GOAWAY.
+            assert peer.goaways()
+
     async with trio.open_nursery() as nursery:
-        connect_plainly, _ = dialer(nursery, host.serve)
+        connect_plainly, _ = dialer(nursery, serve)
 
         async def connect(origin: Origin, deadline: float) -> trio.abc.Stream:
             transports.append(Garbled(await connect_plainly(origin, deadline)))
