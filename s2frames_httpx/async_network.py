@@ -155,12 +155,15 @@ class _Dialing:
 
     async def run(self, addresses: Iterable[Address]) -> socket.socket:
         """The connection that was made first. Raises what was wrong with the first address."""
-        async with anyio.create_task_group() as group:
-            for address in addresses:
-                is_over = anyio.Event()
-                group.start_soon(self._try, address, group.cancel_scope, is_over)
-                with anyio.move_on_after(ATTEMPT_DELAY):
-                    await is_over.wait()
+        try:
+            async with anyio.create_task_group() as group:
+                for address in addresses:
+                    is_over = anyio.Event()
+                    group.start_soon(self._try, address, group.cancel_scope, is_over)
+                    with anyio.move_on_after(ATTEMPT_DELAY):
+                        await is_over.wait()
+        except BaseExceptionGroup as group_of_errors:
+            raise _only_one(group_of_errors) from None
         if self.winner is None:
             raise self._errors[0]
         return self.winner
@@ -175,6 +178,13 @@ class _Dialing:
             others.cancel()
         finally:
             is_over.set()
+
+
+def _only_one(error: BaseException) -> BaseException:
+    """What is alone in a group: Ctrl-C, as the user sent it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 class AsyncStream(httpcore.AsyncNetworkStream):
@@ -227,7 +237,7 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         try:
             self._check()
             await anyio.lowlevel.checkpoint()
-            await self._send(memoryview(buffer), self._seconds(timeout))
+            await self._send(memoryview(buffer), timeout)
         except TimeoutError as error:
             raise httpcore.WriteTimeout("timed out") from error
         except OSError as error:
@@ -273,12 +283,12 @@ class AsyncStream(httpcore.AsyncNetworkStream):
             await _wait_for(anyio.wait_readable, self._socket)
         return data
 
-    async def _send(self, left: memoryview, seconds: float) -> None:
+    async def _send(self, left: memoryview, timeout: float | None) -> None:  # noqa: ASYNC109
         while left or not self._channel.flush():
             sent = self._channel.send(left) if left else 0
             left = left[sent:]
             if not sent:
-                await self._wait_until_writable(seconds)
+                await self._wait_until_writable(self._seconds(timeout))
 
     async def _wait_until_writable(self, seconds: float) -> None:
         """Wait until more can be sent, with an eye on what arrives meanwhile."""

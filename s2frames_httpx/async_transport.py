@@ -70,15 +70,12 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             response = await pool.core.handle_async_request(to_core_request(request))
         except CORE_ERRORS as error:
             raise self.translate(error, pool.proxy) from error
-        answer = _Answer(self, pool, response)
-        body = _Body(answer)
-        pool.answers.add(answer, body)
-        return httpx.Response(
-            response.status,
-            headers=response.headers,
-            stream=body,
-            extensions=response.extensions,
-        )
+        try:
+            return self._hand_out(pool, response)
+        except BaseException:
+            # A signal may raise anywhere; nobody else has the answer yet.
+            await response.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Close every connection, and wake who waits. Idempotent; any task may."""
@@ -88,6 +85,17 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             pool.network.close()
             await _close_forgotten(pool)
             await pool.core.aclose()
+
+    def _hand_out(self, pool: _Pool, response: httpcore.Response) -> httpx.Response:
+        answer = _Answer(self, pool, response)
+        body = _Body(answer)
+        pool.answers.add(answer, body)
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=body,
+            extensions=response.extensions,
+        )
 
     def translate(self, error: Exception, proxy: httpx.Proxy | None) -> httpx.TransportError:
         """What httpx calls an error of httpcore's."""
@@ -148,10 +156,14 @@ class _Answer:
 
     async def close(self) -> None:
         """Give the connection back, if the next request can have it; else close it."""
-        self._pool.answers.discard(self)
         if self._is_inherited:
             self._pool.network.forget()
-            return
+        else:
+            await self._close()
+        # Not before: whoever is interrupted here leaves it to the next call.
+        self._pool.answers.discard(self)
+
+    async def _close(self) -> None:
         if not self._has_ended or has_bytes_left(self._response.stream):
             # The pool takes a connection that is closed for one that its peer has left.
             await self._response.extensions["network_stream"].aclose()

@@ -57,7 +57,11 @@ class Network(httpcore.NetworkBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        return Stream(link, TcpChannel(link.socket), seconds)
+        try:
+            return Stream(link, TcpChannel(link.socket), seconds)
+        except BaseException:
+            link.close()
+            raise
 
     def close(self) -> None:
         """Close every connection, and wake who waits for one or on one. Idempotent."""
@@ -115,7 +119,6 @@ class _Dialing:
         self._left = list(addresses)
         self._links = links
         self._attempts: set[Link] = set()
-        self._selector = _Selector()
         self._next_at = 0.0
         self._errors: list[OSError] = []
 
@@ -133,8 +136,7 @@ class _Dialing:
         if now >= deadline:
             raise TimeoutError("connecting took too long")
         until = min(self._next_at, deadline) if self._left else deadline
-        for key, _ in self._selector.select(max(0.0, until - now)):
-            link: Link = key.data
+        for link in self._wait(max(0.0, until - now)):
             try:
                 check_connected(link.socket)
             except OSError as error:
@@ -143,15 +145,20 @@ class _Dialing:
                 return link
         return None
 
+    def _wait(self, seconds: float) -> list[Link]:
+        """The attempts that have ended, once there is one or the time is up."""
+        with _Selector() as selector:
+            for link in self._attempts:
+                selector.register(link.socket, _WRITE, link)
+            return [key.data for key, _ in selector.select(seconds)]
+
     def close(self, but: Link | None = None) -> None:
         """Give up all attempts but one."""
         for link in tuple(self._attempts):
-            self._selector.unregister(link.socket)
             self._attempts.discard(link)
             link.leave()
             if link is not but:
                 link.close()
-        self._selector.close()
 
     def _begin(self, address: Address) -> None:
         try:
@@ -160,7 +167,6 @@ class _Dialing:
             self._note(error)
             return
         self._attempts.add(link)
-        self._selector.register(link.socket, _WRITE, link)
         try:
             link.enter()
             link.socket.connect(address.name)
@@ -170,7 +176,6 @@ class _Dialing:
             self._drop(link, error)
 
     def _drop(self, link: Link, error: OSError) -> None:
-        self._selector.unregister(link.socket)
         self._attempts.discard(link)
         link.leave()
         link.close()

@@ -66,15 +66,12 @@ class Transport(httpx.BaseTransport):
             response = pool.core.handle_request(to_core_request(request))
         except CORE_ERRORS as error:
             raise self.translate(error, pool.proxy) from error
-        answer = _Answer(self, pool, response)
-        body = _Body(answer)
-        pool.answers.add(answer, body)
-        return httpx.Response(
-            response.status,
-            headers=response.headers,
-            stream=body,
-            extensions=response.extensions,
-        )
+        try:
+            return self._hand_out(pool, response)
+        except BaseException:
+            # A signal may raise anywhere; nobody else has the answer yet.
+            response.close()
+            raise
 
     def close(self) -> None:
         """Close every connection, and wake who waits. Idempotent; any thread may."""
@@ -84,6 +81,17 @@ class Transport(httpx.BaseTransport):
             pool.network.close()
             _close_forgotten(pool)
             pool.core.close()
+
+    def _hand_out(self, pool: _Pool, response: httpcore.Response) -> httpx.Response:
+        answer = _Answer(self, pool, response)
+        body = _Body(answer)
+        pool.answers.add(answer, body)
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=body,
+            extensions=response.extensions,
+        )
 
     def translate(self, error: Exception, proxy: httpx.Proxy | None) -> httpx.TransportError:
         """What httpx calls an error of httpcore's."""
@@ -144,7 +152,6 @@ class _Answer:
 
     def close(self) -> None:
         """Give the connection back, if the next request can have it; else close it."""
-        self._pool.answers.discard(self)
         stream = self._response.stream
         if self._is_inherited or not self._has_ended or has_bytes_left(stream):
             # The pool takes a connection that is closed for one that its peer has left.
@@ -152,6 +159,8 @@ class _Answer:
         if not self._is_inherited:
             # The pool of another process may be locked by a thread that is not here.
             self._response.close()
+        # Not before: whoever is interrupted here leaves it to the next call.
+        self._pool.answers.discard(self)
 
     @property
     def _is_inherited(self) -> bool:

@@ -172,3 +172,22 @@ async def test_resolving_that_is_cancelled_is_left_to_its_thread(
     assert not is_over.is_set()
     go_on.set()
     await wait_for(flavour, is_over)
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C; that one ends asyncio's loop at once."""
+
+
+async def test_what_interrupts_an_attempt_comes_out_as_it_is(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert flavour.is_async
+    errors = iter((Interrupted,))
+
+    def connect(_tcp: socket.socket, _address: object) -> None:
+        raise next(errors, BlockingIOError)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to(("127.0.0.1", 1), ("127.0.0.1", 2)))
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(Interrupted):
+        await AsyncNetwork(60).connect_tcp("two.localhost", 1)

@@ -20,7 +20,7 @@ import trustme
 
 from httpx_adapter.wires import OK, deaf_address, fetch, in_tls, request_of, wait_for
 from live_service import refused_url
-from s2frames import Endpoints, LocalProtocolError, Retry, Settings
+from s2frames import Endpoints, LocalProtocolError, Retry, ServiceError, Settings
 from s2frames.errors import ConnectError, TransportError
 from s2frames_httpx import Client
 from s2frames_httpx.library import httpcore
@@ -93,6 +93,22 @@ async def test_a_refusal_is_read_though_the_connection_broke(flavour: Flavour, b
         async with open_client(flavour, at(server.url)) as client:
             response = await fetch(client, server.url, LARGE)
             assert (response.status_code, response.content) == (403, body)
+
+
+async def test_a_refused_session_says_why(flavour: Flavour) -> None:
+    done = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.receive_head()
+        connection.send(answer("403 Forbidden", b'{"code":"permission_denied","message":"no"}'))
+        assert done.wait(60)
+
+    with scripted_server(script) as server:
+        async with open_client(flavour, at(server.url, request_timeout=55)) as client:
+            session = client.stream("test-basin", "s").append_session()
+            with pytest.raises(ServiceError, match="permission_denied"):
+                await session.append(LARGE[:20_000_000])
+        done.set()
 
 
 async def test_an_answer_that_has_begun_is_read_when_the_peer_takes_no_more(
