@@ -654,14 +654,13 @@ class AppendProtocol(Mendable):
 
     def _begin_answer(self, status: int, headers: Mapping[str, str], now: float) -> None:
         self._move(AppendInput.ANSWER)
+        self._budget.note_answer()
         self._response.receive_head(status, headers)
         if self._response.kind is Answer.ERROR:
             # The service may never take the rest of the body; what it says is awaited all the same.
             self._ack_seconds = self._target.settings.request_timeout
             self._deadline = now + self._ack_seconds
             self._stall_deadline = None
-        else:
-            self._budget.note_answer()
 
     def _receive_acks(self, data: bytes, now: float) -> None:
         self._response.receive_data(data)

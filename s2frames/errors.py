@@ -158,7 +158,19 @@ class RemoteProtocolError(S2FramesError):
 
 
 class TransportError(S2FramesError):
-    """The connection could not be made, broke, or stayed silent past its deadline."""
+    """The connection could not be made, broke, or stayed silent past its deadline.
+
+    ``was_broken_off`` tells that it was the other end, or something on the way, that ended it.
+    """
+
+    was_broken_off: bool = False
+
+    @classmethod
+    def broken_off(cls, message: str) -> TransportError:
+        """The error of a connection that was ended, but not on this side."""
+        error = cls(message)
+        error.was_broken_off = True
+        return error
 
 
 class ConnectError(TransportError):

@@ -374,7 +374,9 @@ class Operation(Generic[_T]):
         if attempt is None:
             return
         if self._state is OperationState.OPENING:
-            self._fail_attempt(TransportError("the connection ended without an answer"), now)
+            self._fail_attempt(
+                TransportError.broken_off("the connection ended without an answer"), now
+            )
         else:
             self._guard(lambda: self._finish_answer(attempt), now)
 

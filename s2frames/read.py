@@ -688,7 +688,7 @@ class ReadProtocol(Mendable):
         elif not self._is_current(request_id):
             return
         elif self._state is ReadState.OPENING:
-            self._lose(TransportError("the connection ended without an answer"))
+            self._lose(TransportError.broken_off("the connection ended without an answer"))
         else:
             self._deadline = None
             self._move(ReadInput.DONE)

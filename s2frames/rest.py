@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from s2frames.checks import check_int
 from s2frames.config import BasinConfig, StreamConfig
-from s2frames.error_bodies import excerpt, parse_error, parse_position
+from s2frames.error_bodies import describe_body, parse_error, parse_position
 from s2frames.errors import LocalProtocolError, RemoteProtocolError
 from s2frames.http import Request, path_segment
 from s2frames.peer_json import as_object, is_utf8, optional, refuse_constant, required
@@ -165,8 +165,10 @@ class _Answer:
         try:
             return json.loads(self.body, parse_constant=refuse_constant)
         except (ValueError, RecursionError):
+            headers = {name.lower(): value for name, value in self.headers.items()}
             raise RemoteProtocolError(
-                f"an answer with status {self.status} is not JSON: {excerpt(self.body)!r}"
+                f"an answer with status {self.status} is not JSON: "
+                f"{describe_body(self.body, headers)}: is the endpoint S2's?"
             ) from None
 
 

@@ -102,8 +102,8 @@ class Retry:
     #: Seconds without any progress. A restart of `s2 lite` takes longer than the second or so after
     #: which the official clients give up.
     max_seconds: float = field(default=60.0, validator=_seconds)
-    #: The same, for connections that cannot be made, until the service has answered once: so that
-    #: a wrong address is told at once.
+    #: The same, for connections that cannot be made or are broken off, until the service has
+    #: answered once: so that a wrong address, port or scheme is told at once.
     connect_seconds: float = field(default=3.0, validator=_seconds)
     #: Attempts without any progress, the first one included; None: as many as there is time for.
     max_attempts: int | None = field(default=None, validator=_attempts)
@@ -145,6 +145,16 @@ def _is_half_told(error: ServiceError) -> bool:
     """Whether the answer broke off before it said what it means; nothing was done in any case."""
     has_words = error.code is not None or type(error) is not ServiceError
     return error.is_incomplete and not has_words and error.status in _STATUSES_TOLD_IN_BODY
+
+
+def _may_be_wrong_place(error: S2FramesError) -> bool:
+    """Whether `error` is what a wrong address, port or scheme ends in, if it may pass at all.
+
+    Who does not understand a request hangs up. Silence is none: a service may be slow.
+    """
+    if isinstance(error, ConnectError):
+        return True
+    return isinstance(error, TransportError) and error.was_broken_off
 
 
 def is_definite(error: S2FramesError) -> bool:
@@ -224,7 +234,7 @@ class RetryBudget:
         if self.attempts == self._retry.max_attempts:
             return None
         delay = max(backoff(self.attempts, self._retry, self._random), asked or 0)
-        is_lost_cause = isinstance(error, ConnectError) and not self._has_answered
+        is_lost_cause = _may_be_wrong_place(error) and not self._has_answered
         limit = self._retry.connect_seconds if is_lost_cause else self._retry.max_seconds
         if now + delay > self._failing_since + limit:
             return None

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from s2frames.error_bodies import parse_error
+from s2frames.error_bodies import media_type, parse_error
 from s2frames.errors import RemoteProtocolError, S2FramesError, ServiceError, TransportError
 from s2frames.http import Request
 from s2frames.retry import is_retryable
@@ -194,7 +194,8 @@ class Response:
         # A media type may have parameters, and its case does not matter (RFC 9110, 8.3.1).
         if content_type.partition(";")[0].strip().lower() != self.content_type:
             raise RemoteProtocolError(
-                f"the answer is {content_type}, not {self.content_type}: is the endpoint S2's?"
+                f"the answer is {media_type(headers)}, not {self.content_type}: "
+                "is the endpoint S2's?"
             )
         is_session = self.content_type == SESSION_CONTENT_TYPE
         self.kind = Answer.SESSION if is_session else Answer.WHOLE

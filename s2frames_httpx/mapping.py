@@ -73,7 +73,9 @@ def to_our_error(error: Exception, url: str) -> S2FramesError:
     where = f"{origin.scheme}://{origin.netloc}"
     tls_error = _tls_error_behind(error)
     if any(words in str(error) for words in _DISCONNECTED):
-        ours: S2FramesError = TransportError(f"the connection to {where} was closed early")
+        ours: S2FramesError = TransportError.broken_off(
+            f"the connection to {where} was closed early"
+        )
     elif tls_error is not None:
         ours = _from_tls(tls_error, where, is_connecting=isinstance(error, httpx.ConnectError))
     else:
@@ -83,6 +85,8 @@ def to_our_error(error: Exception, url: str) -> S2FramesError:
         # What httpx refuses to send may be a header, and that a secret: it is not repeated.
         is_shown = str(error) and not isinstance(error, httpx.LocalProtocolError)
         ours = kind(f"{words}: {where}: {error if is_shown else type(error).__name__}")
+        if isinstance(ours, TransportError):
+            ours.was_broken_off = isinstance(error, httpx.NetworkError)
     ours.__cause__ = error
     return ours
 

@@ -78,6 +78,10 @@ def _is_a(kind: type[S2FramesError]) -> Callable[[S2FramesError], bool]:
     return lambda error: isinstance(error, kind)
 
 
+def _is_status(status: int) -> Callable[[S2FramesError], bool]:
+    return lambda error: isinstance(error, ServiceError) and error.status == status
+
+
 def _may_be_repeated(error: S2FramesError) -> bool:
     # Appending again what may be durable would double it.
     is_untouched = not error.durable_messages and error.outcome is not Outcome.UNKNOWN
@@ -115,6 +119,8 @@ _HINTS: tuple[tuple[Callable[[S2FramesError], bool], str], ...] = (
     (_is_a(CertificateError), f"SSL_CERT_FILE names what to trust; {_ENDPOINTS} say where it is"),
     (_is_a(ConnectError), f"is the service running there? {_ENDPOINTS} say where it is"),
     (_may_be_repeated, "try again in a while"),
+    # What is in the way is said by the error itself.
+    (_is_status(413), ""),
     (_is_not_s2, f"is that an S2 endpoint? {_ENDPOINTS} say where it is"),
 )
 

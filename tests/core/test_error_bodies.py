@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2frames.error_bodies import excerpt, parse_error, parse_position
+from s2frames.error_bodies import describe_body, media_type, parse_error, parse_position
 from s2frames.errors import (
     FencingTokenMismatch,
     RangeNotSatisfiable,
@@ -75,10 +75,59 @@ def test_error_not_in_the_words_of_s2(status: int, body: bytes) -> None:
     assert f"status {status}, not in S2's words" in str(error)
 
 
-def test_error_shows_the_beginning_of_a_page() -> None:
-    error = parse_error(502, b"<h1>oops</h1>" + b"x" * 10_000)
-    assert "<h1>oops</h1>" in str(error)
-    assert len(str(error)) < 300
+HTML = {"content-type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 502])
+def test_a_page_is_never_quoted(status: int) -> None:
+    for body in (b"<h1>oops</h1>", b"oops <b>", b"x" * 10_000, b"\n<!DOCTYPE html>"):
+        for headers in (HTML, {}, {"content-type": "text/plain"}):
+            said = str(parse_error(status, body, headers))
+            assert "oops" not in said
+            assert "<" not in said
+            assert "xxx" not in said
+            assert f"{len(body)} bytes" in said
+            assert len(said) < 400
+    assert f"status {status}, not in S2's words: text/html, 5 bytes" in str(
+        parse_error(status, b"<p />", HTML)
+    )
+
+
+@pytest.mark.parametrize(
+    ("location", "origin"),
+    [
+        ("https://example.com/a/b?token=secret#secret", "https://example.com"),
+        ("http://user:secret@example.com:8080/", "http://example.com:8080"),
+        ("https://[::1]:443/x", "https://[::1]:443"),
+        ("//example.com/secret", "//example.com"),
+        ("HTTPS://EXAMPLE.com", "https://example.com"),
+        ("/login?next=secret", "another path there"),
+        ("login", "another path there"),
+        ("", "what is no URL"),
+        ("ftp://secret/", "what is no URL"),
+        ("http://secret:99999/", "what is no URL"),
+        ("http://[secret", "what is no URL"),
+        ("http://" + "secret" * 1000, "what is no URL"),
+        ("http://s\u00e9cret/", "what is no URL"),
+        ("http://secret\x1b[2J/", "what is no URL"),
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_says_where_to(status: int, location: str, origin: str) -> None:
+    error = parse_error(status, b"<html>", {**HTML, "location": location})
+    assert (error.status, error.code) == (status, None)
+    assert str(error).startswith(f"status {status}, a redirect to {origin}, which is not followed")
+    assert "secret" not in str(error)
+    assert len(str(error)) < 250
+
+
+def test_a_body_that_is_too_large_for_a_proxy() -> None:
+    said = str(parse_error(413, b"<html>", HTML))
+    assert "limits how large a request may be" in said
+    assert "burst_batches=1" in said
+    # What S2 itself says is said as it is.
+    told = parse_error(413, b'{"code":"too_large","message":"words of S2"}')
+    assert str(told) == "words of S2 (too_large, status 413)"
 
 
 @pytest.mark.parametrize(
@@ -121,17 +170,40 @@ def test_a_wait_that_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b"", ""),
-        (b"a" * 200, "a" * 200),
-        (b"a" * 201, "a" * 200),
-        (memoryview(b"a" * 201), "a" * 200),
-        ("é".encode() * 101, "é" * 100),
-        (b"a\xff\x00", "a\ufffd\x00"),
-        (b"a" * 199 + "é".encode(), "a" * 199 + "\ufffd"),
+        (b"", "nothing"),
+        (b"no healthy upstream\n", "'no healthy upstream'"),
+        (b'{"error": 7}', "'{\"error\": 7}'"),
+        (b"a" * 200, repr("a" * 200)),
+        (b"a" * 201, "text/plain, 201 bytes"),
+        (memoryview(b"a" * 201), "text/plain, 201 bytes"),
+        ("é".encode(), "'é'"),
+        (b"a\xff\x00", "text/plain, 3 bytes"),
+        (b"a\x00", "text/plain, 2 bytes"),
+        (b"a\x1b[2J", "text/plain, 5 bytes"),
+        (b"a<b", "text/plain, 3 bytes"),
+        (b"authorization: Bearer tok", "text/plain, 25 bytes"),
     ],
 )
-def test_excerpt(body: bytes, expected: str) -> None:
-    assert excerpt(body) == expected
+def test_what_is_said_of_a_body(body: bytes | memoryview, expected: str) -> None:
+    assert describe_body(body, {"content-type": "text/plain"}) == expected
+    if expected.startswith("text/plain"):
+        assert describe_body(body) == expected.replace("text/plain", "of no known type")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("text/html", "text/html"),
+        ("text/html; charset=utf-8", "text/html"),
+        ("application/problem+json", "application/problem+json"),
+        ("a" * 10_000, "of no known type"),
+        ("a/" + "b" * 10_000, "a/" + "b" * 41),
+        ("<b>/x", "of no known type"),
+        ("", "of no known type"),
+    ],
+)
+def test_a_media_type(value: str, expected: str) -> None:
+    assert media_type({"content-type": value}) == expected
 
 
 # Positions

@@ -7,6 +7,7 @@ from attrs.exceptions import FrozenInstanceError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2frames.brief import brief
 from s2frames.errors import (
     CertificateError,
     CodecError,
@@ -286,6 +287,42 @@ def test_nobody_there_is_given_three_seconds() -> None:
     assert attempts_at(make(), REFUSED) == pytest.approx([0, 0.1, 0.3, 0.7, 1.5, 2.5])
     # A connection that was made and lost is something else.
     assert attempts_at(make(), LOST)[-1] > 59
+
+
+# What a wrong address, port or scheme ends in, and what does not; how long each is tried before
+# the service has answered once, and afterwards. None: it is not tried again.
+TROUBLE: list[tuple[S2FramesError, float | None, float | None]] = [
+    (ConnectError("refused"), 3, 60),
+    (TransportError.broken_off("reset"), 3, 60),
+    # A service may be slow, and a batch on a slow line.
+    (TransportError("no answer in time"), 60, 60),
+    (CertificateError("self-signed"), None, None),
+    (RemoteProtocolError("the answer is not HTTP"), None, None),
+    # Pages of another server, or of a proxy that has none behind it.
+    (ServiceError(301, None, ""), None, None),
+    (ServiceError(400, None, ""), None, None),
+    (ServiceError(404, None, ""), None, None),
+    (ServiceError(405, None, ""), None, None),
+    (ServiceError(413, None, ""), None, None),
+    (ServiceError(502, None, ""), 60, 60),
+    (ServiceError(503, None, ""), 60, 60),
+    (ServiceError(504, None, ""), 60, 60),
+    (ServiceError(503, "unavailable", ""), 60, 60),
+]
+
+
+@pytest.mark.parametrize(("error", "before", "after"), TROUBLE, ids=lambda value: brief(value)[:40])
+def test_how_long_each_kind_of_trouble_is_tried(
+    error: S2FramesError, before: float | None, after: float | None
+) -> None:
+    for seconds, has_answered in ((before, False), (after, True)):
+        assert is_retryable(error) is (seconds is not None)
+        if seconds is not None:
+            budget = make()
+            if has_answered:
+                budget.note_answer()
+            last = attempts_at(budget, error)[-1]
+            assert seconds - 2 < last <= seconds
 
 
 def test_once_somebody_answered_it_is_given_a_minute() -> None:

@@ -14,6 +14,7 @@ from s2frames import (
     TransportError,
 )
 from s2frames.errors import CertificateError, ConnectError
+from s2frames.retry import Retry, RetryBudget, is_retryable
 from s2frames_httpx.mapping import (
     ClientClosed,
     client_closed,
@@ -62,6 +63,30 @@ def test_every_error_of_httpx_becomes_one_of_ours(theirs: type[Exception]) -> No
     assert "basins" not in str(ours)
 
 
+# The errors of a connection that was ended, and not by us. A wrong port or scheme ends in one.
+BROKEN_OFF = {httpx.NetworkError, httpx.ReadError, httpx.WriteError, httpx.CloseError}
+
+
+@pytest.mark.parametrize("theirs", THEIRS, ids=lambda kind: str(kind.__name__))
+def test_which_errors_are_given_the_time_of_a_typo(theirs: type[Exception]) -> None:
+    ours = to_our_error(make(theirs), URL)
+    if isinstance(ours, TransportError):
+        assert ours.was_broken_off is (theirs in BROKEN_OFF or theirs is httpx.ConnectError)
+    if not is_retryable(ours):
+        assert isinstance(ours, (LocalProtocolError, RemoteProtocolError))
+        return
+    for has_answered in (False, True):
+        budget = RetryBudget(Retry(), lambda: 0.0)
+        if has_answered:
+            budget.note_answer()
+        now = 0.0
+        while (delay := budget.next_delay(ours, now)) is not None:
+            now += delay
+        is_typo = theirs in BROKEN_OFF or isinstance(ours, ConnectError)
+        limit = 3 if is_typo and not has_answered else 60
+        assert limit - 2 < now <= limit
+
+
 def make(kind: type[Exception]) -> Exception:
     if kind is httpx.HTTPStatusError:
         request = httpx.Request("GET", URL)
@@ -108,6 +133,7 @@ def test_an_error_without_words_is_named_after_its_type() -> None:
 def test_a_connection_that_ended_too_early_is_no_garbage(words: str) -> None:
     ours = to_our_error(httpx.RemoteProtocolError(words), URL)
     assert type(ours) is TransportError
+    assert ours.was_broken_off
     assert str(ours) == "the connection to http://example.com:8080 was closed early"
 
 
