@@ -9,6 +9,8 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from s2frames.sockets.unsent import bound_unsent
+
 __all__ = ["CLOSED", "Link", "check_connected", "open_socket", "stream_info"]
 
 #: What is said of a connection that this side has closed.
@@ -16,11 +18,12 @@ CLOSED = "the connection was closed"
 
 
 def open_socket(family: int) -> socket.socket:
-    """A TCP socket that does not block and sends at once what it is given."""
+    """A TCP socket that does not block, sends at once what it is given and holds little of it."""
     tcp = socket.socket(family, socket.SOCK_STREAM)
     try:
         tcp.setblocking(False)
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound_unsent(tcp)
     except BaseException:
         tcp.close()
         raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
 
-__all__ = ["UNSENT_BYTES", "HasOptions", "bound_unsent"]
+from s2frames.sockets.options import HasOptions
+
+__all__ = ["UNSENT_BYTES", "bound_unsent"]
 
 #: Bytes that the kernel takes beyond what it has sent. It would take 4 MiB (Linux's tcp_wmem), so
 #: that a line which is dead or slow looks as if it were fast for as long as those last. Appending
@@ -15,13 +16,6 @@ UNSENT_BYTES = 128 * 1024
 
 # Linux and macOS have it.
 _OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-
-
-class HasOptions(Protocol):
-    """A socket, of whatever library."""
-
-    def setsockopt(self, level: int, option: int, value: int, /) -> None:
-        """Set an option."""
 
 
 def bound_unsent(tcp: HasOptions) -> None:

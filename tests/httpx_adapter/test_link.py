@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from s2frames.sockets.unsent import UNSENT_BYTES
 from s2frames_httpx.link import Link, check_connected, open_socket, stream_info
 
 
@@ -23,6 +24,8 @@ def test_sockets_do_not_block_and_send_at_once() -> None:
     with open_socket(socket.AF_INET) as tcp:
         assert tcp.gettimeout() == 0
         assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        bound = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        assert bound is None or tcp.getsockopt(socket.IPPROTO_TCP, bound) == UNSENT_BYTES
 
 
 def test_one_that_rests_is_closed_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
