@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -31,9 +32,11 @@ __all__ = [
     "HEADERS",
     "PREFACE",
     "CancelAt",
+    "DeafTransport",
     "Peer",
     "cancelled_at",
     "connected",
+    "deaf_transports",
     "dialer",
     "open_peer",
     "open_stream",
@@ -233,6 +236,44 @@ def dialer(
         return ours
 
     return connect, peers
+
+
+class DeafTransport(trio.abc.Stream):
+    """A client's transport, whose other side takes nothing from some time on."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        #: Bytes that the other side still takes.
+        self.hears_bytes = math.inf
+        self.received_bytes = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, while the other side takes it."""
+        await trio.lowlevel.checkpoint()
+        self.hears_bytes -= len(data)
+        if self.hears_bytes < 0:
+            raise trio.BrokenResourceError("nobody takes it")
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """It never blocks."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive what comes all the same."""
+        data = await self._stream.receive_some(max_bytes)
+        self.received_bytes += len(data)
+        return data
+
+    async def aclose(self) -> None:
+        """Close both ways."""
+        await self._stream.aclose()
+
+
+def deaf_transports() -> tuple[DeafTransport, trio.abc.Stream]:
+    """A client's transport that may be made deaf, and its other side."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    return DeafTransport(ours), theirs
 
 
 class CancelAt(trio.abc.Instrument):

@@ -48,9 +48,11 @@ from s2frames_trio.process import THIS_PROCESS
 from s2frames_trio.receive_window import STREAM_WINDOW
 from trio_adapter.peers import (
     HEADERS,
+    DeafTransport,
     Peer,
     cancelled_at,
     connected,
+    deaf_transports,
     open_peer,
     open_stream,
 )
@@ -1082,37 +1084,6 @@ async def test_an_end_that_is_written_when_the_answer_is_complete_and_the_connec
 # When nothing can be written any more, what has arrived is read
 
 
-class DeafTransport(trio.abc.Stream):
-    """A transport whose other side takes nothing from some time on."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self.is_deaf = False
-        self.received_bytes = 0
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.is_deaf:
-            raise trio.BrokenResourceError("nobody takes it")
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._stream.receive_some(max_bytes)
-        self.received_bytes += len(data)
-        return data
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-def deaf_transports() -> tuple[DeafTransport, trio.abc.Stream]:
-    ours, theirs = trio.testing.memory_stream_pair()
-    return DeafTransport(ours), theirs
-
-
 @asynccontextmanager
 async def turned_deaf() -> AsyncIterator[tuple[Http2Connection, Peer, list[Http2Stream]]]:
     """A connection to which nothing can be written, and streams that do not know it yet."""
@@ -1120,7 +1091,7 @@ async def turned_deaf() -> AsyncIterator[tuple[Http2Connection, Peer, list[Http2
         streams = [(await open_stream(connection, peer))[0] for _ in range(2)]
         transport = connection._transport
         assert isinstance(transport, DeafTransport)
-        transport.is_deaf = True
+        transport.hears_bytes = 0
         yield connection, peer, streams
 
 
@@ -1185,7 +1156,7 @@ async def test_what_ends_the_reading_is_the_better_reason() -> None:
 
 async def test_what_is_said_to_a_first_write_that_fails() -> None:
     ours, theirs = deaf_transports()
-    ours.is_deaf = True
+    ours.hears_bytes = 0
     async with trio.open_nursery() as nursery:
         connection = Http2Connection(ours, "http://peer")
         nursery.start_soon(connection.run)
@@ -1197,7 +1168,7 @@ async def test_what_is_said_to_a_first_write_that_fails() -> None:
 
 async def test_a_connection_that_cannot_be_written_to_never_opens() -> None:
     ours, theirs = deaf_transports()
-    ours.is_deaf = True
+    ours.hears_bytes = 0
     async with trio.open_nursery() as nursery:
         connection = Http2Connection(ours, "http://peer")
         nursery.start_soon(connection.run)

@@ -28,7 +28,13 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from s2frames import LocalProtocolError, RemoteProtocolError, S2FramesError, TransportError
+from s2frames import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    S2FramesError,
+    ServiceError,
+    TransportError,
+)
 from s2frames.embedded import Exchange
 from s2frames.errors import ConnectError, Outcome
 from s2frames.events import Appended
@@ -40,7 +46,7 @@ from s2frames.writes import MAX_WRITE_BYTES
 from s2frames_trio import AppendTicket, Stream
 from s2frames_trio.connect import Origin, connecting
 from trio_adapter.host import Host, numbers, opened
-from trio_adapter.peers import Peer, dialer
+from trio_adapter.peers import DeafTransport, Peer, deaf_transports, dialer, open_peer
 from trio_adapter.scripts import Script, answer_some, client_of, prepared, scripted
 
 ONCE = Retry(max_attempts=1)
@@ -388,6 +394,44 @@ async def test_a_peer_that_always_breaks_the_connection_is_left_some_time() -> N
     assert caught.value.attempts == num_connections
     # With pauses, which get longer.
     assert num_connections < 20
+
+
+# An answer that comes when nothing can be written any more
+
+
+async def append_much(stream: Stream) -> None:
+    async with stream.append_session() as session:
+        await session.append_many([bytes(500_000)] * 3)
+
+
+async def test_a_refusal_is_heard_though_nobody_takes_the_request() -> None:
+    transports: list[DeafTransport] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        peer = await open_peer(stream)
+        peer.h2.increment_flow_control_window(2**20)
+        await peer.flush()
+        number = (await peer.next(RequestReceived)).stream_id
+        # Later than the write that fails.
+        await trio.sleep(0.5)
+        peer.h2.send_headers(number, [(":status", "403"), ("content-type", "application/json")])
+        await peer.data(number, b'{"code":"permission_denied","message":"no"}', end=True)
+
+    async with trio.open_nursery() as nursery:
+
+        async def connect(_origin: Origin, _deadline: float) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            ours, theirs = deaf_transports()
+            ours.hears_bytes = 300_000
+            transports.append(ours)
+            nursery.start_soon(serve, theirs)
+            return ours
+
+        async with client_of(connect, retry=ONCE) as stream:
+            with pytest.raises(ServiceError, match="permission_denied"):
+                await append_much(stream)
+    assert len(transports) == 1
+    assert transports[0].hears_bytes < 0
 
 
 # Connections that are to be left
