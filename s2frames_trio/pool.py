@@ -454,6 +454,8 @@ async def open_pool(
         return await connect(origin, deadline, ssl_context)
 
     failure: BaseException | None = None
+    # Leaving is one, but not for who is cancelled.
+    await trio.lowlevel.checkpoint()
     with plain_interrupts():
         async with trio.open_nursery() as nursery:
             pool = Pool(

@@ -34,6 +34,9 @@ class ReadSession(Generic[T]):
     record, as long as `retry` says. After a `FrameLost`, a `CodecError` or a cancellation iteration
     may go on. A session belongs to one task at a time, and to the process that made it: after a
     fork make another one.
+
+    A message that has arrived is handed out without a checkpoint: other tasks have their turn, and
+    a cancellation is noticed, with each piece of the answer that is waited for.
     """
 
     def __init__(self, pool: Pool, protocol: ReadProtocol, handout: Handout[T]) -> None:
@@ -96,6 +99,7 @@ class ReadSession(Generic[T]):
         return self._handout.hand_out()
 
     async def __aenter__(self) -> ReadSession[T]:
+        await trio.lowlevel.checkpoint()
         self._is_entered = True
         return self
 
@@ -108,6 +112,8 @@ class ReadSession(Generic[T]):
     ) -> None:
         self._protocol.close()
         self._exchange.close()
+        if kind is None:
+            await trio.lowlevel.checkpoint()
 
     async def _fetch_one(self) -> None:
         await self._fetch(self._handout.fetch)
