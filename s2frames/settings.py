@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from attrs import Attribute, field, fields, frozen
 
@@ -63,8 +63,8 @@ class Endpoints:
     basin: str = "https://{basin}.b.s2.dev"
 
     def __attrs_post_init__(self) -> None:
-        _check_endpoint("account", self.account, may_name_basin=False)
-        _check_endpoint("basin", self.basin, may_name_basin=True)
+        _check_endpoint("account endpoint", self.account)
+        _check_endpoint("basin endpoint", self.basin, may_name_basin=True)
 
     @classmethod
     def at(cls, url: str) -> Endpoints:
@@ -86,14 +86,22 @@ class Endpoints:
 
 
 def _check_token(_instance: object, _attribute: object, token: str | None) -> None:
+    if token is not None:
+        _refuse_bad_token("the access token", token)
+
+
+def _refuse_bad_token(name: str, token: str) -> None:
     # The token itself stays out of the message.
-    if token is None:
-        return
-    check_type("the access token", token, str)
-    if not (token and token.isascii() and token.isprintable()) or " " in token:
+    check_type(name, token, str)
+    if token.strip().lower().startswith("bearer "):
+        raise LocalProtocolError(f'{name} must be the token alone, without "Bearer " before it')
+    if token != token.strip():
         raise LocalProtocolError(
-            "the access token must be printable ASCII without spaces, and not empty"
+            f"{name} has white space or a line break around it: it must be printable ASCII without "
+            "spaces, and not empty"
         )
+    if not (token and token.isascii() and token.isprintable()) or " " in token:
+        raise LocalProtocolError(f"{name} must be printable ASCII without spaces, and not empty")
 
 
 def _seconds(_instance: object, attribute: Attribute[float], value: float) -> None:
@@ -176,7 +184,9 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str], **changes: object) -> Settings:
         """Settings from S2_ACCESS_TOKEN, S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT.
 
-        What is unset or empty keeps its default. `changes` are further arguments of `Settings`.
+        What is unset or empty keeps its default; of the two endpoints both are set or none, since
+        the token of one place must not be sent to another. `changes` are further arguments of
+        `Settings`. Raises `LocalProtocolError` that names the variable.
         """
         check_type("environ", environ, Mapping)
         names = [attribute.name for attribute in fields(cls)]
@@ -185,13 +195,12 @@ class Settings:
                 raise LocalProtocolError(
                     f"there is no setting {name!r}; there are: {', '.join(names)}"
                 )
-        arguments = {"access_token": environ.get(ACCESS_TOKEN_VARIABLE) or None, **changes}
-        if "endpoints" not in arguments:
-            default = Endpoints()
-            arguments["endpoints"] = Endpoints(
-                environ.get(ACCOUNT_ENDPOINT_VARIABLE) or default.account,
-                environ.get(BASIN_ENDPOINT_VARIABLE) or default.basin,
-            )
+        arguments: dict[str, object] = dict(changes)
+        if "access_token" not in changes and (token := environ.get(ACCESS_TOKEN_VARIABLE)):
+            _refuse_bad_token(f"the access token ({ACCESS_TOKEN_VARIABLE})", token)
+            arguments["access_token"] = token
+        if "endpoints" not in changes:
+            arguments["endpoints"] = _endpoints_from(environ)
         return cls(**arguments)  # type: ignore[arg-type]  # checked when made
 
     def account_headers(self) -> dict[str, str]:
@@ -353,21 +362,52 @@ class ReadSettings:
             raise LocalProtocolError("follow never ends and wait does: give one of them")
 
 
-def _check_endpoint(which: str, url: str, *, may_name_basin: bool) -> None:
+def _endpoints_from(environ: Mapping[str, str]) -> Endpoints:
+    """The endpoints that the environment names. Raises when it names one of them."""
+    account = environ.get(ACCOUNT_ENDPOINT_VARIABLE)
+    basin = environ.get(BASIN_ENDPOINT_VARIABLE)
+    if not account and not basin:
+        return Endpoints()
+    if not account or not basin:
+        there, missing = ACCOUNT_ENDPOINT_VARIABLE, BASIN_ENDPOINT_VARIABLE
+        if not account:
+            there, missing = missing, there
+        raise LocalProtocolError(
+            f"{there} is set and {missing} is not: set both (to one URL for s2 lite), or neither"
+        )
+    _check_endpoint(f"account endpoint ({ACCOUNT_ENDPOINT_VARIABLE})", account)
+    _check_endpoint(f"basin endpoint ({BASIN_ENDPOINT_VARIABLE})", basin, may_name_basin=True)
+    return Endpoints(account, basin)
+
+
+def _check_endpoint(which: str, url: str, *, may_name_basin: bool = False) -> None:
     # A URL may hold a password where it should not: what is refused is not shown.
+    if isinstance(url, str) and url != url.strip():
+        raise LocalProtocolError(
+            f"the {which} has white space or a line break around it: leave it out"
+        )
     try:
         parts = urlsplit(url.replace(_BASIN_PLACEHOLDER, "basin") if may_name_basin else url)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname
     except (ValueError, AttributeError):
-        raise LocalProtocolError(f"the {which} endpoint is no URL") from None
+        raise LocalProtocolError(f"the {which} is no URL") from None
     if parts.username is not None or parts.query or parts.fragment:
-        raise LocalProtocolError(f"the {which} endpoint must have no user, query or fragment")
+        raise LocalProtocolError(f"the {which} must have no user, query or fragment")
     if parts.scheme not in ("http", "https") or not host:
-        raise LocalProtocolError(f"the {which} endpoint must be http://HOST or https://HOST")
+        raise LocalProtocolError(f"the {which} must be http://HOST or https://HOST")
+    if not _has_good_port(parts):
+        raise LocalProtocolError(f"the {which} must have a port from 1 to 65535, or none")
     if not (url.isascii() and url.isprintable()) or set(url) & set(' "<>\\^`{|}') - set(
         "{}" if may_name_basin else ""
     ):
-        raise LocalProtocolError(f"the {which} endpoint has a character that no URL has")
+        raise LocalProtocolError(f"the {which} has a character that no URL has")
+
+
+def _has_good_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _is_private(url: str) -> bool:

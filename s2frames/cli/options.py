@@ -34,7 +34,7 @@ class Connection:
         """A client. Raises `LocalProtocolError` for settings that cannot be used."""
         changes: dict[str, Any] = {"allow_insecure": self.allow_insecure}
         if self.endpoint is not None:
-            changes["endpoints"] = Endpoints.at(self.endpoint)
+            changes["endpoints"] = _endpoints_at(self.endpoint)
         return Client.from_env(**changes)
 
     @contextmanager
@@ -49,6 +49,13 @@ class Connection:
             raise click.UsageError(str(error)) from error
         with client, explained(address):
             yield client.stream(address.basin, address.stream)
+
+
+def _endpoints_at(url: str) -> Endpoints:
+    try:
+        return Endpoints.at(url)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"--endpoint: {error}") from None
 
 
 def u64(text: str) -> int:

@@ -91,7 +91,12 @@ def test_wrong_usage_is_one_line_that_says_where_help_is(args: tuple[str, ...]) 
 
 
 def test_a_token_that_could_be_read_on_the_way_is_refused() -> None:
-    env = {"S2_ACCESS_TOKEN": "made-up-token", "S2_BASIN_ENDPOINT": "http://192.0.2.1"}
+    elsewhere = "http://192.0.2.1"
+    env = {
+        "S2_ACCESS_TOKEN": "made-up-token",
+        "S2_ACCOUNT_ENDPOINT": elsewhere,
+        "S2_BASIN_ENDPOINT": elsewhere,
+    }
     result = run("read", ADDRESS, env=env)
     assert result.exit_code == 2
     assert "--allow-insecure" in error_of(result)

@@ -54,6 +54,25 @@ def test_an_endpoint_that_is_none_is_wrong_usage(endpoint: str) -> None:
     ):
         pytest.fail("there is no stream there")
     assert "secret" not in caught.value.message
+    assert caught.value.message.startswith("--endpoint: ")
+
+
+@pytest.mark.parametrize("missing", ["S2_ACCOUNT_ENDPOINT", "S2_BASIN_ENDPOINT"])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_one_endpoint_without_the_other_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, missing: str, is_empty: bool
+) -> None:
+    if is_empty:
+        monkeypatch.setenv(missing, "")
+    else:
+        monkeypatch.delenv(missing)
+    with (
+        pytest.raises(click.UsageError, match=f"and {missing} is not"),
+        Connection().stream(ADDRESS),
+    ):
+        pytest.fail("there is no stream there")
+    # What is not needed is not looked at.
+    Connection("http://127.0.0.1:8080").client().close()
 
 
 @pytest.mark.parametrize(

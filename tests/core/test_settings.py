@@ -221,8 +221,89 @@ def test_what_is_unset_or_empty_keeps_its_default(environ: dict[str, str]) -> No
     assert Settings.from_env(environ) == Settings()
 
 
+ENDPOINT_VARIABLES = (ACCOUNT_ENDPOINT_VARIABLE, BASIN_ENDPOINT_VARIABLE)
+
+
+@pytest.mark.parametrize(("there", "missing"), [ENDPOINT_VARIABLES, ENDPOINT_VARIABLES[::-1]])
+@pytest.mark.parametrize("empty", [{}, dict.fromkeys(ENDPOINT_VARIABLES, "")])
+def test_one_endpoint_without_the_other_is_refused(
+    there: str, missing: str, empty: dict[str, str]
+) -> None:
+    # The other one would be the cloud's, and would get the token.
+    environ = {**empty, there: "http://localhost:1", ACCESS_TOKEN_VARIABLE: TOKEN}
+    with pytest.raises(LocalProtocolError, match=f"^{there} is set and {missing} is not: "):
+        Settings.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (" http://localhost", "white space or a line break around it"),
+        ("http://localhost\n", "white space or a line break around it"),
+        ("http://local\nhost", "a character that no URL has"),
+        ("http://local host", "a character that no URL has"),
+        ("localhost:8080", "must be http://HOST or https://HOST"),
+        ("{basin}.b.s2.dev", "must be http://HOST or https://HOST"),
+        ("http://localhost:0", "a port from 1 to 65535, or none"),
+        ("http://localhost:65536", "a port from 1 to 65535, or none"),
+        ("http://localhost:-1", "a port from 1 to 65535, or none"),
+        ("http://localhost:port", "a port from 1 to 65535, or none"),
+        ("http://user:hunter2@localhost:0", "no user, query or fragment"),
+        ("http://ex\u00e4mple", "a character that no URL has"),
+    ],
+)
+@pytest.mark.parametrize("variable", ENDPOINT_VARIABLES)
+def test_an_endpoint_that_is_refused_is_named_by_its_variable(
+    variable: str, url: str, words: str
+) -> None:
+    environ = {**dict.fromkeys(ENDPOINT_VARIABLES, "http://localhost"), variable: url}
+    with pytest.raises(LocalProtocolError) as raised:
+        Settings.from_env(environ)
+    said = str(raised.value)
+    assert said.startswith("the ")
+    assert f"endpoint ({variable}) " in said
+    assert words in said
+    assert "\n" not in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["HTTP://localhost:9", "http://localhost:9/", "http://localhost:9//", "http://[::1]:9"]
+)
+def test_endpoints_that_are_taken_as_they_are(url: str) -> None:
+    settings = Settings.from_env(dict.fromkeys(ENDPOINT_VARIABLES, url))
+    assert settings.endpoints.account_url().lower() == url.lower().rstrip("/")
+    assert settings.endpoints.basin_url(BASIN).lower() == url.lower().rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (f"Bearer {TOKEN}", 'the token alone, without "Bearer "'),
+        (f" bearer {TOKEN}", 'the token alone, without "Bearer "'),
+        (f" {TOKEN}", "white space or a line break around it"),
+        (f"{TOKEN}\n", "white space or a line break around it"),
+        (f"{TOKEN}\r", "white space or a line break around it"),
+        (f"{TOKEN} {TOKEN}", "printable ASCII without spaces"),
+        (f"{TOKEN}\u00e4", "printable ASCII without spaces"),
+    ],
+)
+def test_a_token_that_is_refused_is_not_shown(token: str, words: str) -> None:
+    with pytest.raises(LocalProtocolError, match=words) as raised:
+        Settings(access_token=token)
+    assert TOKEN not in str(raised.value)
+    with pytest.raises(LocalProtocolError, match=words) as raised:
+        Settings.from_env({ACCESS_TOKEN_VARIABLE: token})
+    assert TOKEN not in str(raised.value)
+    assert f"({ACCESS_TOKEN_VARIABLE})" in str(raised.value)
+
+
 def test_changes_win_over_the_environment() -> None:
-    environ = {ACCESS_TOKEN_VARIABLE: TOKEN, BASIN_ENDPOINT_VARIABLE: "http://localhost:2"}
+    environ = {
+        ACCESS_TOKEN_VARIABLE: TOKEN,
+        ACCOUNT_ENDPOINT_VARIABLE: "http://localhost:1",
+        BASIN_ENDPOINT_VARIABLE: "http://localhost:2",
+    }
     settings = Settings.from_env(environ, access_token="other", connect_timeout=9.0)
     assert settings.access_token == "other"
     assert settings.connect_timeout == 9.0
@@ -230,7 +311,11 @@ def test_changes_win_over_the_environment() -> None:
 
 
 def test_the_environment_is_checked_as_arguments_are() -> None:
-    environ = {ACCESS_TOKEN_VARIABLE: TOKEN, ACCOUNT_ENDPOINT_VARIABLE: "http://s2.example.com"}
+    environ = {
+        ACCESS_TOKEN_VARIABLE: TOKEN,
+        ACCOUNT_ENDPOINT_VARIABLE: "http://s2.example.com",
+        BASIN_ENDPOINT_VARIABLE: "http://s2.example.com",
+    }
     with pytest.raises(LocalProtocolError, match="allow_insecure"):
         Settings.from_env(environ)
     assert Settings.from_env(environ, allow_insecure=True).allow_insecure
@@ -482,7 +567,7 @@ def test_zstd_without_its_extra_is_refused_at_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_endpoints_that_are_given_spare_those_of_the_environment() -> None:
-    environ = {"S2_BASIN_ENDPOINT": "nonsense"}
+    environ = {"S2_BASIN_ENDPOINT": "nonsense", "S2_ACCOUNT_ENDPOINT": "http://localhost"}
     endpoints = Endpoints.at("http://localhost")
     assert Settings.from_env(environ, endpoints=endpoints).endpoints == endpoints
     with pytest.raises(LocalProtocolError, match="the basin endpoint"):
