@@ -106,7 +106,9 @@ def _origin(location: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "what is no URL"
-    if not location or not (location.isascii() and location.isprintable()):
+    if not location:
+        return "another place, which it does not name"
+    if not (location.isascii() and location.isprintable()):
         return "what is no URL"
     if not parts.netloc:
         return "another path there"

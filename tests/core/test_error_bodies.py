@@ -103,7 +103,7 @@ def test_a_page_is_never_quoted(status: int) -> None:
         ("HTTPS://EXAMPLE.com", "https://example.com"),
         ("/login?next=secret", "another path there"),
         ("login", "another path there"),
-        ("", "what is no URL"),
+        ("", "another place, which it does not name"),
         ("ftp://secret/", "what is no URL"),
         ("http://secret:99999/", "what is no URL"),
         ("http://[secret", "what is no URL"),

@@ -21,6 +21,7 @@ from s2frames import last as last_module
 from s2frames import operation as operation_module
 from s2frames import recover as recover_module
 from s2frames.commands import fence_stream, probe_fencing_token
+from s2frames.error_bodies import parse_error
 from s2frames.errors import (
     CertificateError,
     ConnectError,
@@ -1033,8 +1034,7 @@ def test_the_status_of_an_error_stands_without_its_body(
     error = error_of(operation)
     assert isinstance(error, ServiceError)
     assert (error.status, error.code, error.is_incomplete) == (status, None, True)
-    words = f"status {status}, not in S2's words: {body.decode()!r}; the answer broke off"
-    assert str(error) == words
+    assert str(error) == f"{parse_error(status, body)}; the answer broke off"
     assert isinstance(error.__cause__, TransportError)
     assert operation.data_to_send(0.0) == [CloseRequest(1)]
 
