@@ -339,6 +339,34 @@ async def test_a_closed_session_draws_nothing(s2: World) -> None:
         with pytest.raises(LocalProtocolError, match="closed"):
             await session.append_many(left)
         assert list(left) == [b"a"]
+        for number in range(2 if s2.flavour.is_async else 1):
+            leaky = Leaky()
+            with pytest.raises(LocalProtocolError, match="closed"):
+                await session.append_many(generators_of(s2, leaky)[number])
+            assert leaky.num_drawn == 0
+
+
+@pytest.mark.timeout(60)
+async def test_on_durable_is_told_while_more_is_drawn(s2: World) -> None:
+    for number in range(2 if s2.flavour.is_async else 1):
+        stream = s2.client.stream(s2.basin, f"told/{number}")
+        await stream.create()
+        told: list[Appended] = []
+
+        def messages(told: list[Appended] = told) -> Iterator[bytes]:
+            for _ in range(100):
+                if told:
+                    return
+                yield bytes(400_000)
+
+        async def messages_async(told: list[Appended] = told) -> AsyncIterator[bytes]:
+            for message in messages(told):
+                yield message
+
+        async with stream.append_session(max_inflight_bytes=2**20) as session:
+            source: Any = messages_async() if number else messages()
+            await session.append_many(source, told.append)
+            assert 0 < session.durable_messages < 100
 
 
 async def test_an_error_of_on_durable_is_raised_and_the_session_goes_on(s2: World) -> None:

@@ -419,3 +419,20 @@ def test_what_on_retry_raised_before_comes_out_of_any_call(
         CALLS[call](session)
     session.close()
     assert read_all(inner) == []
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_that_refuses_when_all_is_put(inner: EmbeddedTransport) -> None:
+    with pytest.raises(SeqNumMismatch):
+        refusing(inner).append_many([b"a"])
+
+
+@pytest.mark.timeout(60)
+def test_on_durable_is_told_request_by_request_when_all_is_put(inner: EmbeddedTransport) -> None:
+    recorder = Recorder(inner)
+    session = stream_over(recorder).append_session(burst_batches=1, linger=3600)
+    told: list[int] = []
+    session.append_many(
+        [bytes(700_000)] * 3, on_durable=lambda _: told.append(len(recorder.requests))
+    )
+    assert told == [1, 2, 3]

@@ -587,3 +587,45 @@ async def test_every_call_is_a_checkpoint(call: str) -> None:
         assert scope.cancelled_caught
     await session.close()
     assert await service.read_all() == []
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_nothing_is_drawn_once_the_first_message_was_refused(is_async: bool) -> None:
+    num_drawn = 0
+
+    def messages() -> Iterator[bytes]:
+        nonlocal num_drawn
+        for _ in range(100):
+            num_drawn += 1
+            yield b"a"
+
+    async def messages_async() -> AsyncIterator[bytes]:
+        for message in messages():
+            yield message
+
+    service = await Service().make()
+    client = AsyncClient(EMBEDDED_SETTINGS, transport=service.inner)
+    stream = client.stream("test-basin", "room/1")
+    session = stream.append_session(match_seq_num=7, linger=0)
+    with pytest.raises(SeqNumMismatch):
+        await session.append_many(messages_async() if is_async else messages())
+    assert num_drawn == 1
+
+
+@on_both
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("flavour")
+async def test_on_durable_is_told_request_by_request_when_all_is_put() -> None:
+    service = await Service().make()
+    losing = AsyncLosing(service.inner, set())
+    client = AsyncClient(EMBEDDED_SETTINGS, transport=losing)
+    stream = client.stream("test-basin", "room/1")
+    session = stream.append_session(burst_batches=1, linger=3600)
+    told: list[int] = []
+    await session.append_many(
+        [bytes(700_000)] * 3, on_durable=lambda _: told.append(losing.num_requests)
+    )
+    assert told == [1, 2, 3]

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from interruption import SPARED, Interruption, sampled
-from s2frames import LocalProtocolError, S2FramesError, TransportError
+from s2frames import Codec, LocalProtocolError, S2FramesError, TransportError
 from s2frames.errors import SeqNumMismatch
 from s2frames.session import Retrying
 from s2frames_trio import AppendTicket, Stream
@@ -535,3 +535,60 @@ async def test_a_call_in_a_cancelled_task_accepts_nothing(call: str) -> None:
                 await CALLS[call](session)
             assert scope.cancelled_caught
         assert await read_all(stream) == [b"before"]
+
+
+@pytest.mark.timeout(60)
+async def test_a_ticket_that_waits_raises_what_on_retry_raised_before_it_is_settled() -> None:
+    host = Host()
+
+    def refuse(_retrying: Retrying) -> None:
+        host.is_mute = True
+        raise KeyError("mine")
+
+    async with (
+        opened(host, request_timeout=3600.0) as (_, stream),
+        stream.append_session(on_retry=refuse) as session,
+    ):
+        host.spoil = partial(reset_once, host=host)
+        ticket = await session.submit(b"a")
+        with trio.fail_after(50), pytest.raises(KeyError, match=r"^'mine'$"):
+            await ticket
+        assert session.durable_messages == 0
+        host.is_mute = False
+        await host.pump()
+        await ticket
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_was_drawn_and_cut_off_goes_out_without_another_call(is_async: bool) -> None:
+    is_cut_off = False
+
+    def encode(message: bytes) -> bytes:
+        nonlocal is_cut_off
+        if not is_cut_off:
+            is_cut_off = True
+            raise KeyboardInterrupt
+        return message
+
+    codec = Codec(encode, bytes)
+    async with opened(Host()) as (_, stream), stream.append_session(codec=codec) as session:
+        with pytest.raises(KeyboardInterrupt):
+            await session.append_many(one_message() if is_async else [b"a"])
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.durable_messages == 1
+
+
+@pytest.mark.timeout(60)
+async def test_a_message_that_is_awaited_goes_out_while_the_next_one_is() -> None:
+    async with opened(Host()) as (_, stream), stream.append_session() as session:
+        num_durable: list[int] = []
+
+        async def messages() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked()
+                num_durable.append(session.durable_messages)
+                yield b"a"
+
+        await session.append_many(messages())
+        assert num_durable == [0, 1, 2]
