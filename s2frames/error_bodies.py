@@ -154,7 +154,7 @@ def _quotable(body: bytes) -> str | None:
         text = body.decode().strip()
     except UnicodeDecodeError:
         return None
-    is_plain = all(c.isprintable() or c in "\r\n\t" for c in text)
+    is_plain = " ".join(text.split()).isprintable()
     is_page = "<" in text or "bearer" in text.lower()
     return text if len(body) <= _MAX_QUOTED_BYTES and is_plain and not is_page else None
 
