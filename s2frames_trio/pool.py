@@ -141,7 +141,7 @@ class _Place:
     waiting: list[Opening] = field(factory=list)
     # In which a task waits for the time of the next dial.
     alarm: trio.CancelScope | None = None
-    # Why the last dial came to nothing, until a new connection carries a stream.
+    # Why the last dial came to nothing, until a new connection carries a stream or all were told.
     last_failure: S2FramesError | None = None
     # The newest connection that anybody ever found too old.
     newest_after: int = 0
@@ -187,6 +187,7 @@ class _Place:
             else:
                 waiter.settle(another(error))
         if not self.waiting:
+            self.last_failure = None
             self.dialing.begin_anew()
 
     def explain_wait(self, timeout: float) -> ConnectError:

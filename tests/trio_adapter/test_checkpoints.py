@@ -20,6 +20,7 @@ from s2frames_trio.pool import open_pool
 from trio_adapter.host import Host, numbers, opened, read_all
 from trio_adapter.peers import Peer, dialer
 
+# Whatever hangs, ends.
 pytestmark = pytest.mark.timeout(60)
 
 # Calls

@@ -23,6 +23,9 @@ from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.pool import open_pool
 from trio_adapter.peers import open_peer
 
+# Whatever hangs, ends.
+pytestmark = pytest.mark.timeout(60)
+
 Handler = Callable[[trio.SocketStream], Awaitable[object]]
 
 

@@ -18,6 +18,9 @@ from trio_adapter.host import Host, numbers, opened, read_all
 from trio_adapter.peers import Peer, dialer
 from trio_adapter.scripts import prepared, scripted
 
+# Whatever hangs, ends.
+pytestmark = pytest.mark.timeout(60)
+
 
 @pytest.mark.parametrize("window", [0, 10])
 async def test_a_call_whose_body_is_not_taken(window: int) -> None:

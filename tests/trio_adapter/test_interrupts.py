@@ -34,6 +34,9 @@ DIALS_OF_TRIO = str(sys.modules["trio._highlevel_open_tcp_stream"].__file__)
 
 REQUEST = Request("GET", "http://peer/")
 
+# Whatever hangs, ends.
+pytestmark = pytest.mark.timeout(60)
+
 
 class Signal(Lines):
     """Sends SIGINT at the `k`-th line, counted from 1, or the next one that Python would do it at.
@@ -107,7 +110,7 @@ async def use_interrupted(lines: Lines) -> Told:
 
 
 # Which of the lines: together all, in tests that are short.
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", range(6))
 async def test_a_client_in_use_is_interrupted_anywhere(part: int) -> None:
     seen = Lines((ADAPTER,), spared=())
     assert (await use_interrupted(seen)).interrupt is None
@@ -115,12 +118,12 @@ async def test_a_client_in_use_is_interrupted_anywhere(part: int) -> None:
     # Every kind of task ran.
     assert names >= {f"s2frames_trio/{n}.py" for n in ("pool", "duplex", "h2_connection", "read")}
     num_sent = 0
-    for k in list(sampled(seen.places, with_last=False))[part::3]:
+    for k in list(sampled(seen.places, with_last=False))[part::6]:
         sent = Signal(k, (ADAPTER,))
         told = await use_interrupted(sent)
         assert (told.interrupt is not None) is sent.is_sent, sent.places[-1]
         num_sent += sent.is_sent
-    assert num_sent > 150
+    assert num_sent > 80
 
 
 @pytest.mark.parametrize("name", ["open_stream", "send", "credit", "reset"])

@@ -37,6 +37,9 @@ from s2frames_trio.pool import (
 from s2frames_trio.process import THIS_PROCESS
 from trio_adapter.peers import Peer, cancelled_at, dialer, open_peer
 
+# Whatever hangs, ends.
+pytestmark = pytest.mark.timeout(60)
+
 REQUEST = Request("GET", "http://peer/a/b?c=d", {"x-a": "1"})
 
 
