@@ -2,8 +2,9 @@
 
 - As many dials are under way as those who wait need, by what a connection is expected to take.
 - A dial that fails, and a connection that ends before it carried a stream, have come to nothing.
-  The next dials wait then, and twice as long after each further one, until a new connection carries
-  a stream, or all who waited were told why there is none: they pause by themselves.
+  From then on one is made at a time, whoever waits, and after a pause, which is twice as long after
+  each further one; until a new connection carries a stream, or all who waited were told why there
+  is none: they pause by themselves.
 """
 
 from __future__ import annotations
@@ -55,9 +56,10 @@ class Dialing:
         return now >= self.not_before
 
     def is_coming(self, after: int, num_waiting: int) -> bool:
-        """Whether dials later than `after` are under way for so many streams."""
+        """Whether dials later than `after` are under way for so many streams, or no more may be."""
         coming = sum(number > after for number in self.under_way)
-        return coming * self._expected_streams >= num_waiting
+        is_last = self._num_in_vain > 0 and coming > 0
+        return is_last or coming * self._expected_streams >= num_waiting
 
     def begin(self, number: int) -> None:
         """A dial begins."""

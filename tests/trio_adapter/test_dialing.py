@@ -43,6 +43,20 @@ def test_dials_side_by_side_are_one_try() -> None:
     assert dialing.not_before == pytest.approx(11.2)
 
 
+def test_after_one_in_vain_they_are_made_singly() -> None:
+    dialing = Dialing(no_chance)
+    for number in (1, 2, 3):
+        dialing.begin(number)
+    dialing.fail(1, 0.0)
+    # Those that are under way come first.
+    assert dialing.is_coming(0, 1000)
+    assert dialing.is_coming(2, 1000)
+    assert not dialing.is_coming(3, 1)
+    dialing.succeed(2, 1)
+    dialing.note_use(2)
+    assert not dialing.is_coming(0, 1000)
+
+
 def test_chance_adds_up_to_as_much_again() -> None:
     for chance, pause in ((0.0, 0.1), (0.5, 0.15), (0.999, 0.1999)):
         dialing = Dialing(lambda: chance)  # noqa: B023  # used at once
