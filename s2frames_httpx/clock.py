@@ -1,11 +1,13 @@
-"""The clock of the event loop that runs."""
+"""The clocks that waits go by: of the event loop that runs, and of a service in this process."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from math import inf
 
-__all__ = ["running_clock"]
+__all__ = ["ServiceClock", "running_clock"]
 
 
 def running_clock() -> Callable[[], float]:
@@ -23,3 +25,27 @@ def running_clock() -> Callable[[], float]:
     import trio
 
     return trio.current_time
+
+
+class ServiceClock:
+    """The time of a service in this process: of its timestamps, and of its waits.
+
+    It is the system's time, and never goes back. Where that is set back, or a clock of a test runs
+    ahead of it, time goes on as fast as it does for who waits.
+
+    Args:
+        waiting: the seconds that who waits goes by.
+    """
+
+    def __init__(self, waiting: Callable[[], float]) -> None:
+        self._waiting = waiting
+        # Of this clock, over that one.
+        self._ahead = -inf
+        self._last = -inf
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        waiting = self._waiting()
+        self._ahead = max(self._ahead, time.time() - waiting, self._last - waiting)
+        self._last = waiting + self._ahead
+        return self._last

@@ -13,6 +13,7 @@ import httpx
 from s2frames.embedded import Exchange, ResponseHead, Service
 from s2frames.errors import TransportError
 from s2frames.settings import Endpoints, Settings
+from s2frames_httpx.clock import ServiceClock
 from s2frames_httpx.closing import CLOSING, Closing
 
 __all__ = ["EMBEDDED_SETTINGS", "AsyncEmbeddedTransport", "EmbeddedTransport"]
@@ -35,8 +36,9 @@ class EmbeddedTransport(httpx.BaseTransport):
 
     def __init__(self, service: Service | None = None) -> None:
         self._service = Service(random=_random) if service is None else service
-        # Guards the service, and wakes those who wait for output.
+        # Guards the service and its clock, and wakes those who wait for output.
         self._changed = threading.Condition()
+        self._clock = ServiceClock(time.monotonic)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request."""
@@ -45,9 +47,9 @@ class EmbeddedTransport(httpx.BaseTransport):
             closing.wake_by(self._wake_all)
         with self._changed:
             exchange = self._service.open(
-                request.method, _target(request), _headers(request), time.time(), self._wake
+                request.method, _target(request), _headers(request), self._clock.now(), self._wake
             )
-        body = _Body(exchange, self._changed, closing)
+        body = _Body(exchange, self._changed, self._clock, closing)
         try:
             head = self._send(request, exchange, closing)
         except BaseException:
@@ -60,11 +62,11 @@ class EmbeddedTransport(httpx.BaseTransport):
     ) -> ResponseHead:
         for data in _sync_stream(request):
             with self._changed:
-                exchange.receive_data(data, time.time())
+                exchange.receive_data(data, self._clock.now())
         with self._changed:
-            exchange.receive_eof(time.time())
+            exchange.receive_eof(self._clock.now())
             while exchange.response is None:
-                _wait(self._changed, exchange, closing)
+                _wait(self._changed, exchange, self._clock, closing)
             return exchange.response
 
     def _wake(self) -> None:
@@ -76,23 +78,30 @@ class EmbeddedTransport(httpx.BaseTransport):
             self._changed.notify_all()
 
 
-def _wait(changed: threading.Condition, exchange: Exchange, closing: Closing | None) -> None:
+def _wait(
+    changed: threading.Condition, exchange: Exchange, clock: ServiceClock, closing: Closing | None
+) -> None:
     """Wait until something happened or the exchange's time has come. The lock is held."""
     if closing is not None and closing.is_set:
         raise httpx.ReadError("the client is closed")
     deadline = exchange.next_timeout()
-    changed.wait(None if deadline is None else max(0.0, deadline - time.time()))
-    exchange.handle_timeout(time.time())
+    changed.wait(None if deadline is None else max(0.0, deadline - clock.now()))
+    exchange.handle_timeout(clock.now())
 
 
 class _Body(httpx.SyncByteStream):
     """The body of an answer, as far as the service has it."""
 
     def __init__(
-        self, exchange: Exchange, changed: threading.Condition, closing: Closing | None
+        self,
+        exchange: Exchange,
+        changed: threading.Condition,
+        clock: ServiceClock,
+        closing: Closing | None,
     ) -> None:
         self._exchange = exchange
         self._changed = changed
+        self._clock = clock
         self._closing = closing
 
     def __iter__(self) -> Iterator[bytes]:
@@ -101,16 +110,16 @@ class _Body(httpx.SyncByteStream):
 
     def _next(self) -> bytes | None:
         with self._changed:
-            self._exchange.handle_timeout(time.time())
+            self._exchange.handle_timeout(self._clock.now())
             while not (data := self._exchange.data_to_send()):
                 if self._exchange.finished:
                     return None
-                _wait(self._changed, self._exchange, self._closing)
+                _wait(self._changed, self._exchange, self._clock, self._closing)
         return b"".join(data)
 
     def close(self) -> None:
         with self._changed:
-            self._exchange.connection_lost(time.time())
+            self._exchange.connection_lost(self._clock.now())
 
 
 class AsyncEmbeddedTransport(httpx.AsyncBaseTransport):
@@ -124,33 +133,36 @@ class AsyncEmbeddedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, service: Service | None = None) -> None:
         self._service = Service(random=_random) if service is None else service
+        self._clock = ServiceClock(anyio.current_time)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request."""
-        bell = _Bell()
+        clock = self._clock
+        bell = _Bell(clock)
         exchange = self._service.open(
-            request.method, _target(request), _headers(request), time.time(), bell.ring
+            request.method, _target(request), _headers(request), clock.now(), bell.ring
         )
         try:
             async for data in _async_stream(request):
-                exchange.receive_data(data, time.time())
-            exchange.receive_eof(time.time())
+                exchange.receive_data(data, clock.now())
+            exchange.receive_eof(clock.now())
             while (head := exchange.response) is None:
                 await bell.wait(exchange)
             # Without it a loop of requests would starve the other tasks.
             await anyio.lowlevel.checkpoint()
         except BaseException:
-            exchange.connection_lost(time.time())
+            exchange.connection_lost(clock.now())
             raise
         return httpx.Response(
-            head.status, headers=list(head.headers), stream=_AsyncBody(exchange, bell)
+            head.status, headers=list(head.headers), stream=_AsyncBody(exchange, clock, bell)
         )
 
 
 class _Bell:
     """Wakes the one task that waits for an exchange's output."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ServiceClock) -> None:
+        self._clock = clock
         self._event = anyio.Event()
 
     def ring(self) -> None:
@@ -158,24 +170,25 @@ class _Bell:
 
     async def wait(self, exchange: Exchange) -> None:
         deadline = exchange.next_timeout()
-        delay = float("inf") if deadline is None else max(0.0, deadline - time.time())
+        delay = float("inf") if deadline is None else max(0.0, deadline - self._clock.now())
         with anyio.move_on_after(delay):
             await self._event.wait()
         self._event = anyio.Event()
-        exchange.handle_timeout(time.time())
+        exchange.handle_timeout(self._clock.now())
 
 
 class _AsyncBody(httpx.AsyncByteStream):
     """The body of an answer, as far as the service has it."""
 
-    def __init__(self, exchange: Exchange, bell: _Bell) -> None:
+    def __init__(self, exchange: Exchange, clock: ServiceClock, bell: _Bell) -> None:
         self._exchange = exchange
+        self._clock = clock
         self._bell = bell
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             await anyio.lowlevel.checkpoint()
-            self._exchange.handle_timeout(time.time())
+            self._exchange.handle_timeout(self._clock.now())
             while not (data := self._exchange.data_to_send()):
                 if self._exchange.finished:
                     return
@@ -183,7 +196,7 @@ class _AsyncBody(httpx.AsyncByteStream):
             yield b"".join(data)
 
     async def aclose(self) -> None:
-        self._exchange.connection_lost(time.time())
+        self._exchange.connection_lost(self._clock.now())
         self._bell.ring()
 
 

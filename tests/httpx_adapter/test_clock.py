@@ -9,13 +9,15 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from attrs import define
 
 from httpx_adapter.gates import AsyncCounter
 from s2frames import Settings
 from s2frames.errors import ConnectError
 from s2frames.retry import Retry
+from s2frames.session import Retrying
 from s2frames_httpx import AsyncClient, AsyncEmbeddedTransport
-from s2frames_httpx.clock import running_clock
+from s2frames_httpx.clock import ServiceClock, running_clock
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 from scenes import ASYNC_FLAVOURS
 
@@ -112,3 +114,85 @@ def test_messages_that_have_waited_for_linger_go_out() -> None:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert len(counter.requests) == 2
+
+
+# The time of a service
+
+
+@define
+class Clocks:
+    """The system's time, and the clock that waits go by."""
+
+    wall: float = 1000.0
+    waiting: float = 5.0
+
+    def time(self) -> float:
+        return self.wall
+
+    def read(self) -> float:
+        return self.waiting
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    made = Clocks()
+    monkeypatch.setattr("s2frames_httpx.clock.time", made)
+    return made
+
+
+def test_a_services_time_is_the_systems(clocks: Clocks) -> None:
+    clock = ServiceClock(clocks.read)
+    assert clock.now() == 1000
+    clocks.wall, clocks.waiting = 1003, 8
+    assert clock.now() == 1003
+    # The system slept, and was set forward.
+    clocks.wall = 5000
+    assert clock.now() == 5000
+
+
+def test_a_services_time_goes_on_when_the_systems_is_set_back(clocks: Clocks) -> None:
+    clock = ServiceClock(clocks.read)
+    clock.now()
+    clocks.wall = 10
+    assert clock.now() == 1000
+    clocks.wall, clocks.waiting = 17, 12
+    assert clock.now() == 1007
+    # It has caught up.
+    clocks.wall = 2000
+    assert clock.now() == 2000
+
+
+def test_a_services_time_never_goes_back_with_another_loop(clocks: Clocks) -> None:
+    clock = ServiceClock(clocks.read)
+    clocks.waiting = 50
+    assert clock.now() == 1000
+    clocks.waiting = 90
+    assert clock.now() == 1040
+    clocks.waiting = 0
+    assert clock.now() == 1040
+    clocks.waiting = 1
+    assert clock.now() == 1041
+
+
+def test_a_follower_in_process_waits_on_the_clock_of_a_test() -> None:
+    retries: list[Retrying] = []
+
+    async def main() -> None:
+        async with AsyncClient.embedded() as client, trio.open_nursery() as nursery:
+            await client.create_basin("test-basin")
+            stream = client.stream("test-basin", "room/1")
+            await stream.create()
+
+            async def append_late() -> None:
+                # So many heartbeats are needed.
+                await trio.sleep(3600)
+                async with stream.append_session() as session:
+                    await session.append(b"a")
+
+            nursery.start_soon(append_late)
+            reading = stream.read_session(follow=True, on_retry=retries.append)
+            async with reading as messages:
+                assert await anext(messages) == b"a"
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert retries == []
