@@ -4,6 +4,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpcore
@@ -216,6 +217,24 @@ def test_a_session_that_is_kept_goes_on_after_break(inner: EmbeddedTransport) ->
     assert counter.num_open == 1
     assert list(session) == MESSAGES[1:]
     assert counter.num_open == 0
+
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="this system does not list descriptors")
+def test_forgotten_readers_leave_no_descriptors() -> None:
+    def use(num_rounds: int) -> None:
+        with live_service() as url, Client(Settings(endpoints=Endpoints.at(url))) as client:
+            stream = fill(client)
+            for n in range(num_rounds):
+                LEAVING[n % 2](stream)
+
+    # What is opened once and for all, is.
+    use(1)
+    before = len(list(DESCRIPTORS.iterdir()))
+    use(1000)
+    assert len(list(DESCRIPTORS.iterdir())) == before
 
 
 def test_leaving_loops_over_sockets_leaves_nothing_to_warn_of() -> None:
