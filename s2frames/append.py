@@ -277,6 +277,11 @@ class AppendProtocol(Mendable):
         return self.is_full or is_to_be_sent_again or (linger is not None and now >= linger)
 
     @property
+    def held_bytes(self) -> int:
+        """How many bytes of the request may be on their way."""
+        return self._pace.held_bytes
+
+    @property
     def is_over(self) -> bool:
         """Whether the session has ended; how is the last event."""
         return self._state in _ENDED
@@ -587,11 +592,17 @@ class AppendProtocol(Mendable):
     # What happened
 
     @whole
-    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
-        """The transport took `num_bytes` more of the request's body."""
+    def bytes_accepted(
+        self, request_id: int, num_bytes: int, now: float, *, behind: float | None = None
+    ) -> None:
+        """The transport took `num_bytes` more of the request's body.
+
+        Where others use the connection too, their bytes from before are across in `behind` seconds;
+        and 0 bytes mean that it is the turn of others, so that something goes on.
+        """
         if self._is_current(request_id):
-            self._pace.take(num_bytes, now)
-            if num_bytes:
+            self._pace.take(num_bytes, now, behind or 0.0)
+            if num_bytes or behind is not None:
                 self._time_sending(now)
             self._time_acks(now, only_if_untimed=True)
 
@@ -614,6 +625,11 @@ class AppendProtocol(Mendable):
             self._follow_operation()
         elif self._is_current(request_id):
             self._guard(lambda: self._receive_acks(data, now), now)
+
+    def bytes_arriving(self, request_id: int, num_bytes: int, now: float) -> None:
+        """Bytes of the answer have come which cannot be handed over yet. Acks are small."""
+        if self._operation is not None:
+            self._operation.bytes_arriving(request_id, num_bytes, now)
 
     @whole
     def receive_eof(self, request_id: int, now: float) -> None:
@@ -724,7 +740,7 @@ class AppendProtocol(Mendable):
 
     def _time_sending(self, now: float) -> None:
         """Give the transport time to take more bytes, as long as there are any: see `pace`."""
-        held = self._pace.held_seconds
+        held = self._pace.held_seconds(now)
         self._stall_seconds = held + self._target.settings.request_timeout
         self._stall_deadline = None if self._pace.is_taken else now + self._stall_seconds
 

@@ -368,6 +368,14 @@ class Operation(Generic[_T]):
         self.start_waiting(now)
         self._guard(lambda: self._take_records(step, attempt), now)
 
+    def bytes_arriving(self, request_id: int, num_bytes: int, now: float) -> None:
+        """Bytes of the answer have come which cannot be handed over yet."""
+        attempt = self._current(request_id)
+        if attempt is not None and self._state is OperationState.RECEIVING:
+            attempt.num_bytes += num_bytes
+            self._wait_for_more(attempt, now)
+            self.start_waiting(now)
+
     def receive_eof(self, request_id: int, now: float) -> None:
         """The answer is complete."""
         attempt = self._current(request_id)

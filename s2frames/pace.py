@@ -11,7 +11,9 @@ The rules, for what is sent:
    is when the first one was taken or when what was before them was acked.
 4. A line carries `MIN_RATE` at least. One that was seen to be faster is expected to stay so, but
    for `_SLOWDOWN`; what was seen is forgotten when an attempt fails.
-5. What was seen is never more than what the line carries. Bytes have crossed when they are acked,
+5. What others have sent on the same connection before crosses first; while it does, and while they
+   have their turn, nothing has stopped.
+6. What was seen is never more than what the line carries. Bytes have crossed when they are acked,
    or when so many were taken after them that no buffer holds them. They were under way since they
    were given to the transport, not since it took them.
 
@@ -64,6 +66,8 @@ class Pace:
     seen: float = 0.0
     # Since when the transport has had the next byte to take.
     _offered_at: float = 0.0
+    # Until when others' bytes may be under way that were there before the last ones taken.
+    _others_until: float = 0.0
     # Since when the line may have been carrying the first byte that is not acked; None when that
     # is not taken yet.
     _carried_at: float | None = None
@@ -84,8 +88,9 @@ class Pace:
             self._offered_at = now
         self.given += num_bytes
 
-    def take(self, num_bytes: int, now: float) -> None:
-        """The transport took so many of them."""
+    def take(self, num_bytes: int, now: float, behind: float = 0.0) -> None:
+        """The transport took so many of them, which others' are before for `behind` seconds."""
+        self._others_until = now + behind
         if num_bytes <= 0:
             return
         if self.taken <= self.acked or self._sample.is_ripe:
@@ -117,16 +122,16 @@ class Pace:
         """Bytes a second that are expected at least."""
         return max(MIN_RATE, self.seen / _SLOWDOWN)
 
-    @property
-    def held_seconds(self) -> float:
+    def held_seconds(self, now: float) -> float:
         """How long the transport may take nothing: what it holds has to cross first."""
-        return self.held_bytes / self.rate
+        return max(self.held_bytes / self.rate, self._others_until - now)
 
     def seconds_to_cross(self, end: int, now: float) -> float:
         """In how many seconds all before `end` must be across, of which all is taken."""
-        if self._carried_at is None:
-            return 0.0
-        return max(0.0, self._carried_at + (end - self.acked) / self.rate - now)
+        across_at = self._others_until
+        if self._carried_at is not None:
+            across_at = max(across_at, self._carried_at + (end - self.acked) / self.rate)
+        return max(0.0, across_at - now)
 
     def _begin_sample(self) -> None:
         self._sample = _Sample(self._offered_at, self.taken, self.held_bytes)

@@ -668,6 +668,13 @@ class ReadProtocol(Mendable):
             self._response.receive_data(data)
             self.start_waiting(now)
 
+    def bytes_arriving(self, request_id: int, num_bytes: int, now: float) -> None:
+        """Bytes of the answer have come which cannot be handed over yet."""
+        if self._operation is not None:
+            self._operation.bytes_arriving(request_id, num_bytes, now)
+        elif self._is_current(request_id):
+            self.start_waiting(now)
+
     def start_waiting(self, now: float) -> None:
         """The adapter waits for bytes from now on; before, it was busy with the last ones.
 

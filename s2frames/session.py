@@ -133,6 +133,9 @@ class Machine(Protocol):
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
         """Bytes of the answer, cut anywhere."""
 
+    def bytes_arriving(self, request_id: int, num_bytes: int, now: float) -> None:
+        """Bytes of the answer have come which cannot be handed over yet: part of a frame, say."""
+
     def receive_eof(self, request_id: int, now: float) -> None:
         """The answer is complete."""
 

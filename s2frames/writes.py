@@ -8,9 +8,9 @@ takes at once, a write is never much larger than what went into it.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 
-from s2frames.pace import MAX_HELD_BYTES, MIN_RATE
+from s2frames.pace import MAX_HELD_BYTES, MIN_RATE, Pace
 
 __all__ = ["MAX_WRITE_BYTES", "MIN_WRITE_BYTES", "Writes"]
 
@@ -35,17 +35,27 @@ class Writes:
     _began_at: float = 0.0
     # By when all that was written is across the line, at the least rate that one has.
     _across_by: float = 0.0
+    # Of what was written, bodies: the peer claims more of them when it has taken some.
+    _bodies: Pace = field(factory=Pace)
+    _body_bytes: int = 0
     # Which write holds what is to be answered, and from when on the answer can come.
     _asking: int = 0
     _answered_from: float = 0.0
 
-    def begin(self, now: float) -> None:
-        """A write begins."""
+    def begin(self, now: float, *, body_bytes: int = 0, unclaimed: int = 0) -> None:
+        """A write begins, with so many bytes of bodies.
+
+        Of those before all but `unclaimed` are known to be across.
+        """
         self._num_begun += 1
         self._began_at = now
+        self._note_claims(unclaimed, now)
+        self._body_bytes = body_bytes
+        self._bodies.give(body_bytes, now)
 
     def end(self, num_bytes: int, now: float) -> None:
         """The transport has taken the bytes of the write."""
+        self._bodies.take(self._body_bytes, now)
         seconds = now - self._began_at
         if num_bytes * _WRITE_SECONDS < self.size * seconds:
             self.size = max(MIN_WRITE_BYTES, int(num_bytes * _WRITE_SECONDS / seconds))
@@ -62,11 +72,22 @@ class Writes:
     def ask(self, now: float, unclaimed: int) -> None:
         """The next write holds what is to be answered.
 
-        Of what was written before, all but `unclaimed` bytes are known to be across.
+        Of what was written before, all but `unclaimed` bytes of bodies are known to be across.
         """
         self._asking = self._num_begun + 1
-        self._across_by = max(now, min(self._across_by, now + unclaimed / MIN_RATE))
+        self._note_claims(unclaimed, now)
+        self._across_by = now + self.seconds_behind(0, now)
         self._answered_from = self._across_by
+
+    def seconds_behind(self, num_bytes: int, now: float) -> float:
+        """In how many seconds what was written is across, but for `num_bytes` of who asks."""
+        held = min(self._bodies.held_bytes, int((self._across_by - now) * MIN_RATE))
+        return max(0, held - num_bytes) / self._bodies.rate
+
+    def _note_claims(self, unclaimed: int, now: float) -> None:
+        end = self._bodies.taken - unclaimed
+        if end > self._bodies.acked:
+            self._bodies.ack(end, now)
 
     @property
     def answered_from(self) -> float:

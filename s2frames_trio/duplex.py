@@ -146,7 +146,11 @@ class Duplex:
             stream.begin_end(self._note_sent)
 
     def _note_written(self, request_id: int, num_bytes: int) -> None:
-        self._protocol.bytes_accepted(request_id, num_bytes, trio.current_time())
+        if self._stream is None:
+            return
+        own = self._protocol.held_bytes + num_bytes
+        behind = self._stream.seconds_behind(own)
+        self._protocol.bytes_accepted(request_id, num_bytes, trio.current_time(), behind=behind)
         self._set_clock()
 
     def _note_sent(self, _is_sent: bool) -> None:

@@ -137,10 +137,17 @@ class Exchange:
                 action.request, end=not body, after=after
             )
             self._connection_number = stream.connection_number
+            stream.on_arriving = self._note_arriving
             if body and await stream.send_data([body]):
                 await stream.end_data()
         except S2FramesError as error:
             self._lose(error)
+
+    def _note_arriving(self, num_bytes: int) -> None:
+        """Part of what is waited for has come: the rest has its time."""
+        self._machine.bytes_arriving(self._request_id, num_bytes, trio.current_time())
+        deadline = self._machine.next_timeout()
+        self._waiting.deadline = inf if deadline is None else deadline
 
     async def _receive(self, stream: Http2Stream) -> None:
         machine = self._machine

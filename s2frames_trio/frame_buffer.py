@@ -76,6 +76,14 @@ class FrameBuffer(H2FrameBuffer):
         """Whether part of a frame has arrived, or a part of the frames of a header block."""
         return bool(len(self._bytes) or self._block)
 
+    @property
+    def begun_stream_id(self) -> int:
+        """The stream of which part of a frame has arrived; 0 when there is none."""
+        if self._is_first or self._block or len(self._bytes) < _HEADER_BYTES:
+            return 0
+        stream_id: int = _HEADER.unpack(self._bytes.peek(_HEADER_BYTES))[-1] & _MAX_STREAM_ID
+        return stream_id
+
     def cut(self) -> Frame | None:
         """The next frame, which h2 is then to take; None until it is complete.
 

@@ -144,8 +144,8 @@ class Http2Connection:
         # Whether a write has begun and not ended: the transport may hold half a frame.
         self._is_writing = False
         self._writes = Writes()
-        # The largest window that the peer ever gave: what is missing of it may not have arrived.
-        self._largest_window = 0
+        # The window that the peer gives, and what is missing of it.
+        self._full_window = self._unclaimed = 0
         # What the peer said when it sent us away.
         self._farewell = ""
         self._scope = trio.CancelScope()
@@ -227,6 +227,10 @@ class Http2Connection:
         self._lose(error or kind(f"the connection to {self._where} was closed"))
 
     # What a stream asks
+
+    def seconds_behind(self, num_bytes: int) -> float:
+        """In how many seconds all that was written is across, but for `num_bytes` of the stream."""
+        return self._writes.seconds_behind(num_bytes, trio.current_time())
 
     def send(self, upload: Upload) -> None:
         """Put an upload in line."""
@@ -362,8 +366,9 @@ class Http2Connection:
         """Send what waits, one write of it; False when nothing does."""
         had_no_room = self._is_backed_up
         answers = self._take_answers()
-        self._largest_window = max(self._largest_window, self._h2.outbound_flow_control_window)
+        unclaimed = self._note_claims()
         frames, complete = self._outgoing.cut(self._writes.size)
+        body_bytes = self._note_claims() - unclaimed
         for upload in complete:
             if upload.ends_stream:
                 self._note_end_sent(upload.stream_id)
@@ -373,14 +378,23 @@ class Http2Connection:
         data = b"".join((answers, *frames))
         if data:
             self._is_writing = True
-            self._writes.begin(trio.current_time())
+            self._writes.begin(trio.current_time(), body_bytes=body_bytes, unclaimed=unclaimed)
             await self._transport.send_all(data)
             self._writes.end(len(data), trio.current_time())
             self._is_writing = False
-            self._outgoing.note_written()
+            self._outgoing.note_written(trio.current_time())
         for upload in complete:
             upload.settle(is_sent=True)
         return bool(data or complete)
+
+    def _note_claims(self) -> int:
+        """Bytes of bodies for which the peer has not given room again: it may not have them yet."""
+        window = self._h2.outbound_flow_control_window
+        if window > self._full_window:
+            # It gave more room than there was, which says nothing of what has arrived.
+            self._full_window = window + self._unclaimed
+        self._unclaimed = self._full_window - window
+        return self._unclaimed
 
     def _take_answers(self) -> bytes:
         data = bytes(self._answers) + self._h2.data_to_send()
@@ -409,9 +423,19 @@ class Http2Connection:
                 )
             self._heard_at = trio.current_time()
             self._receive(data)
+            self._tell_begun(len(data))
             self._wake_writer()
             self._check_answers()
             self._check_last_bytes(len(data))
+
+    def _tell_begun(self, num_bytes: int) -> None:
+        """Of what has come, part of a frame is kept: who waits for that is to know.
+
+        A frame may be as large as a batch, for which the slowest line takes a minute.
+        """
+        stream = self._streams.get(self._incoming.begun_stream_id)
+        if stream is not None:
+            stream.on_arriving(num_bytes)
 
     def _receive(self, data: bytes | bytearray) -> None:
         for event in self._incoming.receive(data, self._heard_at):
@@ -516,8 +540,7 @@ class Http2Connection:
     async def _ping(self) -> None:
         asked_at = trio.current_time()
         self._h2.ping(_PING_DATA)
-        unclaimed = self._largest_window - self._h2.outbound_flow_control_window
-        self._writes.ask(asked_at, max(0, unclaimed))
+        self._writes.ask(asked_at, self._note_claims())
         self._wake_writer()
         while (due := self._writes.answered_from + PONG_SECONDS) > trio.current_time():
             # What was written before it may take long to cross the line.

@@ -55,6 +55,9 @@ class Http2StreamOwner(Protocol):
     def send(self, upload: Upload) -> None:
         """Put an upload in line."""
 
+    def seconds_behind(self, num_bytes: int) -> float:
+        """In how many seconds all that was written is across, but for `num_bytes`."""
+
     def credit(self, stream_id: int, num_bytes: int) -> None:
         """Let the peer send so many bytes more on a stream."""
 
@@ -92,6 +95,8 @@ class Http2Stream:
     _news: trio.Event = field(factory=trio.Event)
     #: Called when something has arrived, or nothing more will.
     on_news: Callable[[], object] = lambda: None
+    #: Told of bytes that have come and can be taken only with what follows them.
+    on_arriving: Callable[[int], object] = lambda num_bytes: num_bytes
 
     # Sending
 
@@ -103,7 +108,8 @@ class Http2Stream:
     ) -> None:
         """`send_data` for who cannot wait: `on_settled` is told what that returns.
 
-        `on_written` is told of each part that the transport has taken.
+        `on_written` is told of each part that the transport has taken, and of none now and then
+        while others have their turn.
         """
         upload = Upload.of(self.stream_id, buffers)
         upload.on_written = on_written
@@ -123,6 +129,10 @@ class Http2Stream:
         self._is_ending = upload.ends_stream
         self._upload = upload
         self._owner.send(upload)
+
+    def seconds_behind(self, num_bytes: int) -> float:
+        """In how many seconds others' bytes, sent before, are across; `num_bytes` are its own."""
+        return self._owner.seconds_behind(num_bytes)
 
     async def send_data(self, buffers: Iterable[bytes | bytearray | memoryview]) -> bool:
         """Send these bytes of the body; returns when the transport has taken all of them.

@@ -123,6 +123,11 @@ class Incoming:
         """Where the peer is with what it says, for messages."""
         return " inside a frame" if self._frames.is_inside_frame else ""
 
+    @property
+    def begun_stream_id(self) -> int:
+        """The stream of which part of a frame has arrived; 0 when there is none."""
+        return self._frames.begun_stream_id
+
     def receive(self, data: bytes | bytearray, now: float) -> Iterator[Event]:
         """Take bytes; gives the events of each frame before the next frame is looked at.
 

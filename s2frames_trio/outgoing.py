@@ -19,6 +19,9 @@ __all__ = ["Outgoing", "Upload"]
 # Bytes that one stream may put there before the next one has its turn, and so of the largest frame.
 _TURN_BYTES = 64 * 1024
 
+# Seconds after which those in line are told that it moves: they wait 5 s for that.
+_TELLING_SECONDS = 1.0
+
 # Length in 24 bits, type and flags 0, stream (RFC 9113, 4.1).
 _FRAME_HEADER = Struct(">BHBBL")
 
@@ -34,7 +37,8 @@ class Upload:
     size: int = 0
     # Bytes that are cut and of which nobody was told that they are written.
     _unwritten: int = 0
-    #: Told how many bytes were written, after each write that had some.
+    #: Told how many bytes were written, after each write that had some; and of none every second
+    #: in which others had their turn.
     on_written: Callable[[int], object] = lambda num_bytes: num_bytes
     #: Told once, when all was sent or will never be: whether it was.
     on_settled: Callable[[bool], object] = lambda is_sent: is_sent
@@ -86,6 +90,8 @@ class Outgoing:
     _uploads: deque[Upload] = field(factory=deque)
     # Those of which the write under way has bytes.
     _in_write: list[Upload] = field(factory=list)
+    # When those in line are next told that it moves.
+    _tells_at: float = 0.0
 
     @property
     def is_waiting(self) -> bool:
@@ -127,11 +133,20 @@ class Outgoing:
                 frames.append(self._h2.data_to_send())
         return frames, complete
 
-    def note_written(self) -> None:
+    def note_written(self, now: float) -> None:
         """What was cut is written."""
         uploads, self._in_write = self._in_write, []
         for upload in uploads:
             upload.note_written()
+        if self._uploads and now >= self._tells_at:
+            self._tells_at = now + _TELLING_SECONDS
+            self._tell_line()
+
+    def _tell_line(self) -> None:
+        """Tell those whose turn will come; for others it depends on their peer."""
+        for upload in tuple(self._uploads):
+            if upload.size and self._h2.streams[upload.stream_id].outbound_flow_control_window > 0:
+                upload.on_written(0)
 
     def _cut_turn(self, upload: Upload, room: int, frames: list[bytes | memoryview]) -> int:
         """Frames for up to `room` bytes of an upload; returns how many they hold."""

@@ -1422,6 +1422,24 @@ def test_acks_that_come_while_a_burst_is_sent_start_no_wait() -> None:
     assert machine.next_timeout() == 7.0 + second / machine._pace.rate + 5.0
 
 
+def test_others_on_the_same_connection_have_their_turn_and_their_time() -> None:
+    machine = make()
+    machine.send(BIG, now=0.0)
+    (size,) = sizes_of(machine.data_to_send(0.0))
+    # It has opened, and waits for its turn.
+    machine.bytes_accepted(1, 0, 7.0, behind=0.0)
+    assert machine.next_timeout() == 12.0
+    machine.bytes_accepted(1, 0, 11.0, behind=30.0)
+    assert machine.next_timeout() == 11.0 + 30.0 + 5.0
+    assert machine.held_bytes == 0
+    machine.bytes_accepted(1, size, 20.0, behind=200.0)
+    assert machine.held_bytes == size
+    assert machine.next_timeout() == 20.0 + 200.0 + 5.0
+    machine.receive_response(1, 200, SESSION, 100.0)
+    machine.receive_data(1, acks(1), 100.0)
+    assert machine.next_timeout() is None
+
+
 def test_an_ack_is_progress_of_what_the_transport_does_not_take_yet() -> None:
     machine = make()
     machine.send_many([BIG, BIG], now=0.0)

@@ -757,6 +757,22 @@ def test_an_answer_that_drips() -> None:
     assert str(event.error) == "the service did not answer in time"
 
 
+def test_a_part_that_cannot_be_handed_over_yet_gives_the_rest_its_time() -> None:
+    operation = started(ask(ECHO))
+    operation.bytes_arriving(1, 20_000, 1.0)
+    assert operation.next_timeout() == DEADLINE
+    operation.receive_response(1, 200, {}, 6.0)
+    for now in range(7, 60):
+        operation.bytes_arriving(1, 20_000, float(now))
+        assert operation.next_timeout() == now + TIMEOUT
+    operation.bytes_arriving(2, 20_000, 70.0)
+    assert operation.next_timeout() == 59 + TIMEOUT
+    operation = started(reading(0, 5))
+    operation.receive_response(1, 200, SESSION, 1.0)
+    operation.bytes_arriving(1, 20_000, 7.0)
+    assert operation.next_timeout() == 7.0 + LIVENESS_TIMEOUT
+
+
 def test_a_large_request_has_the_time_to_cross_a_slow_line() -> None:
     call = evolve(ECHO, request=evolve(ECHO.request, body=bytes(160_000)))
     operation = started(ask(call))

@@ -202,7 +202,7 @@ def test_paces(
     pace = paced(*steps)
     assert pace.held_bytes == held
     assert pace.rate == rate
-    assert pace.held_seconds == held / rate
+    assert pace.held_seconds(steps[-1][2]) == held / rate
     assert pace.seconds_to_cross(pace.given, steps[-1][2]) == pytest.approx(crossing)
 
 

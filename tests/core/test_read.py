@@ -954,6 +954,17 @@ def test_the_answer_must_begin_in_time() -> None:
     assert "answer" in str(error)
 
 
+def test_a_part_that_cannot_be_handed_over_yet_is_a_sign_of_life() -> None:
+    machine = opening(follow=True, retry=ONCE)
+    machine.bytes_arriving(1, 10, 1.0)
+    assert machine.state is ReadState.OPENING
+    machine.receive_response(1, 200, SESSION, 1.0)
+    machine.bytes_arriving(1, 10, 19.0)
+    assert machine.next_timeout() == 39.0
+    machine.bytes_arriving(2, 10, 30.0)
+    assert machine.next_timeout() == 39.0
+
+
 def test_silence_ends_a_session_after_twenty_seconds() -> None:
     assert LIVENESS_TIMEOUT == 20
     machine = opening(follow=True, retry=ONCE)

@@ -68,12 +68,56 @@ def test_sizes_have_bounds(durations: list[float]) -> None:
         writes.end(writes.size, now)
 
 
+# What is on the line
+
+
+def bodies(*writes: tuple[int, float, int]) -> Writes:
+    """Writes of bodies at such times, with what is unclaimed of those before."""
+    result = Writes()
+    for num_bytes, now, unclaimed in writes:
+        result.begin(now, body_bytes=num_bytes, unclaimed=unclaimed)
+        result.end(num_bytes, now)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("writes", "own", "now", "seconds"),
+    [
+        ([], 0, 5.0, 0.0),
+        ([(160_000, 5.0, 0)], 0, 5.0, 10.0),
+        # The slowest line has carried some meanwhile.
+        ([(160_000, 5.0, 0)], 0, 9.0, 6.0),
+        ([(160_000, 5.0, 0)], 0, 99.0, 0.0),
+        # One's own bytes are not before oneself.
+        ([(160_000, 5.0, 0)], 80_000, 5.0, 5.0),
+        ([(160_000, 5.0, 0)], 999_999, 5.0, 0.0),
+        # What was claimed is across: 150,000 bytes in two seconds, and they may take four times
+        # as long now.
+        ([(160_000, 5.0, 0), (20_000, 7.0, 10_000)], 0, 7.0, 30_000 / 18_750),
+        # No more than buffers hold.
+        ([(10**7, 5.0, 0)], 0, 5.0, MAX_HELD_BYTES / ((10**7 - MAX_HELD_BYTES) / 0.001 / 4)),
+    ],
+)
+def test_what_was_written_is_before_what_comes(
+    writes: list[tuple[int, float, int]], own: int, now: float, seconds: float
+) -> None:
+    assert bodies(*writes).seconds_behind(own, now) == pytest.approx(seconds)
+
+
 # Answers
+
+
+def written_bodies(*sizes: int, at: float) -> Writes:
+    unclaimed, writes = 0, []
+    for size in sizes:
+        writes.append((size, at, unclaimed))
+        unclaimed += size
+    return bodies(*writes)
 
 
 def test_an_answer_can_come_as_soon_as_its_question_was_written() -> None:
     writes, _ = written((100, 0.0), start=1.0)
-    writes.ask(50.0, 10**9)
+    writes.ask(50.0, 0)
     assert writes.answered_from == 50.0
     writes.begin(50.0)
     writes.end(160, 57.0)
@@ -86,8 +130,8 @@ def test_an_answer_can_come_as_soon_as_its_question_was_written() -> None:
 
 
 def test_what_was_written_before_a_question_crosses_first() -> None:
-    writes, _ = written((160_000, 0.0), (160_000, 0.0), start=100.0)
-    writes.ask(105.0, 10**9)
+    writes = written_bodies(160_000, 160_000, at=100.0)
+    writes.ask(105.0, 320_000)
     assert writes.answered_from == 120.0
     writes.begin(105.0)
     # It comes first in its own write.
@@ -98,7 +142,7 @@ def test_what_was_written_before_a_question_crosses_first() -> None:
 def test_a_question_waits_for_the_write_that_is_under_way() -> None:
     writes = Writes()
     writes.begin(10.0)
-    writes.ask(11.0, 10**9)
+    writes.ask(11.0, 0)
     assert writes.answered_from == 11.0
     # Each write is a sign that the next one can be done.
     writes.end(16_000, 30.0)
@@ -112,18 +156,19 @@ def test_a_question_waits_for_the_write_that_is_under_way() -> None:
 
 
 def test_no_more_is_before_a_question_than_buffers_hold() -> None:
-    writes, _ = written((10**9, 1.0), start=99.0)
+    writes = written_bodies(MAX_HELD_BYTES, at=100.0)
     writes.ask(100.0, 10**9)
     assert writes.answered_from == 100.0 + MAX_HELD_BYTES / MIN_RATE
 
 
 def test_what_is_known_to_be_across_needs_no_time() -> None:
-    writes, _ = written((160_000, 0.0), start=100.0)
-    writes.ask(101.0, 32_000)
-    assert writes.answered_from == 103.0
-    writes.begin(101.0)
-    writes.end(16, 101.0)
-    assert writes.answered_from == 103.0
-    writes, _ = written((160_000, 0.0), start=100.0)
+    writes = written_bodies(160_000, at=100.0)
+    writes.ask(108.0, 32_000)
+    # 128,000 bytes in 8 s, and perhaps four times slower now.
+    assert writes.answered_from == 110.0
+    writes.begin(108.0)
+    writes.end(16, 108.0)
+    assert writes.answered_from == 110.0
+    writes = written_bodies(160_000, at=100.0)
     writes.ask(101.0, 0)
     assert writes.answered_from == 101.0

@@ -66,6 +66,9 @@ class ScriptedMachine:
     def receive_data(self, request_id: int, data: bytes, now: float) -> None:
         self._note((request_id, data), now)
 
+    def bytes_arriving(self, request_id: int, num_bytes: int, now: float) -> None:
+        self._note((request_id, "arriving", num_bytes), now)
+
     def receive_eof(self, request_id: int, now: float) -> None:
         self._note((request_id, "eof"), now)
 

@@ -48,6 +48,8 @@ class Host:
     is_mute: bool = False
     #: Asked before anything of an answer is sent; True: it is not.
     spoil: Callable[[Peer, int], Awaitable[bool]] | None = None
+    #: Bytes of the largest frame of an answer.
+    frame_bytes: int = 16384
     num_requests: int = 0
     _answers: dict[tuple[int, int], _Answer] = field(factory=dict)
     _pumping: trio.Lock = field(factory=trio.Lock)
@@ -114,7 +116,9 @@ class Host:
             answer.has_head = True
             peer.h2.send_headers(stream_id, [(":status", str(response.status)), *response.headers])
         answer.unsent += data
-        while size := min(len(answer.unsent), peer.h2.local_flow_control_window(stream_id), 16384):
+        while size := min(
+            len(answer.unsent), peer.h2.local_flow_control_window(stream_id), self.frame_bytes
+        ):
             peer.h2.send_data(stream_id, bytes(answer.unsent[:size]))
             del answer.unsent[:size]
         if answer.exchange.finished and not answer.unsent:

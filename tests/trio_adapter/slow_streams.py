@@ -10,8 +10,8 @@ from attrs import define, field
 
 __all__ = ["SlowStream", "slow_pair"]
 
-# Bytes that move at once.
-_PIECE_BYTES = 2048
+# Seconds that a piece takes which moves at once.
+_PIECE_SECONDS = 0.1
 
 
 @define(eq=False)
@@ -46,8 +46,9 @@ class SlowStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Wait until the buffer has all of it."""
         await trio.lowlevel.checkpoint()
-        for start in range(0, len(data), _PIECE_BYTES):
-            piece = bytes(data[start : start + _PIECE_BYTES])
+        size = int(self.rate * _PIECE_SECONDS)
+        for start in range(0, len(data), size):
+            piece = bytes(data[start : start + size])
             self._across_at = max(self._across_at, trio.current_time()) + len(piece) / self.rate
             if self._across_at > self.stops_at:
                 await trio.sleep_forever()

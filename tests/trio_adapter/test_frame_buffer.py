@@ -97,6 +97,28 @@ def test_a_part_of_a_frame() -> None:
     assert buffer.is_inside_frame
 
 
+def test_whose_frame_has_begun() -> None:
+    buffer = make_buffer()
+    data = DataFrame(7, data=b"12345").serialize()
+    buffer.add_data(FIRST[:9])
+    assert buffer.begun_stream_id == 0
+    buffer.add_data(FIRST[9:])
+    assert isinstance(buffer.cut(), SettingsFrame)
+    for byte in data[:8]:
+        buffer.add_data(bytes([byte]))
+        assert buffer.begun_stream_id == 0
+    buffer.add_data(data[8:10])
+    assert buffer.begun_stream_id == 7
+    buffer.add_data(data[10:])
+    assert isinstance(buffer.cut(), DataFrame)
+    assert buffer.begun_stream_id == 0
+    # Of a header block there is more to come.
+    block = HeadersFrame(9, data=b"x").serialize() + ContinuationFrame(9, data=b"yz").serialize()
+    buffer.add_data(block[:-1])
+    assert buffer.cut() is None
+    assert buffer.begun_stream_id == 0
+
+
 @given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=6))
 def test_header_blocks_are_joined(sizes: list[int]) -> None:
     parts = [bytes([index]) * size for index, size in enumerate(sizes)]

@@ -171,7 +171,25 @@ def test_each_upload_is_told_what_was_written_of_it() -> None:
     for _ in range(3):
         outgoing.cut(40_000)
         before = {number: list(sizes) for number, sizes in written.items()}
-        outgoing.note_written()
+        outgoing.note_written(0.0)
         assert sum(map(sum, written.values())) > sum(map(sum, before.values()))
-        outgoing.note_written()
-    assert written == {1: [20_000], 3: [20_000, 40_000, 10_000], 5: []}
+        outgoing.note_written(0.0)
+    assert written == {1: [20_000], 3: [20_000, 0, 40_000, 10_000], 5: []}
+
+
+def test_those_in_line_are_told_every_second_that_it_moves() -> None:
+    client, _ = make_pair(50_000)
+    outgoing = Outgoing(client)
+    told: dict[int, list[int]] = {}
+    # The last one's window has no room: whether it ever gets some is for its peer to say.
+    for number in (1, 3, 5):
+        client.send_headers(number, HEADERS)
+    client.streams[5].outbound_flow_control_window = 0
+    for number in (1, 3, 5):
+        upload = Upload.of(number, [bytes(50_000)])
+        upload.on_written = told.setdefault(number, []).append
+        outgoing.add(upload)
+    for now in (10.0, 10.9, 11.0, 11.5):
+        outgoing.cut(1_000)
+        outgoing.note_written(now)
+    assert {number: sizes.count(0) for number, sizes in told.items()} == {1: 2, 3: 2, 5: 0}
