@@ -595,11 +595,7 @@ class AppendProtocol(Mendable):
     def bytes_accepted(
         self, request_id: int, num_bytes: int, now: float, *, behind: float | None = None
     ) -> None:
-        """The transport took `num_bytes` more of the request's body.
-
-        Where others use the connection too, their bytes from before are across in `behind` seconds;
-        and 0 bytes mean that it is the turn of others, so that something goes on.
-        """
+        """The transport took `num_bytes` more of the request's body."""
         if self._is_current(request_id):
             self._pace.take(num_bytes, now, behind or 0.0)
             if num_bytes or behind is not None:

@@ -335,8 +335,16 @@ class Operation(Generic[_T]):
 
     # What happened
 
-    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
-        """Nothing to note: no request has more of a body than it is opened with."""
+    def bytes_accepted(
+        self, request_id: int, num_bytes: int, now: float, *, behind: float | None = None
+    ) -> None:
+        """The transport took the request, or some of it.
+
+        Of its own bytes is nothing to note: all are there when it is opened.
+        """
+        if behind and self._current(request_id) and self._state is OperationState.OPENING:
+            due = now + behind + self._settings.request_timeout
+            self._deadline = max(self._deadline or due, due)
 
     def receive_response(
         self, request_id: int, status: int, headers: Mapping[str, str], now: float

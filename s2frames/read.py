@@ -491,8 +491,15 @@ class ReadProtocol(Mendable):
             if operation.is_over:
                 self._mend()
 
-    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
-        """Nothing to note: no request has a body."""
+    def bytes_accepted(
+        self, request_id: int, num_bytes: int, now: float, *, behind: float | None = None
+    ) -> None:
+        """The transport took the request."""
+        if self._operation is not None:
+            self._operation.bytes_accepted(request_id, num_bytes, now, behind=behind)
+        elif behind and request_id == self._request_id and self._state is ReadState.OPENING:
+            due = now + behind + self._target.settings.request_timeout
+            self._deadline = max(self._deadline or due, due)
 
     def _open_request(self) -> None:
         if self._is_used_up():

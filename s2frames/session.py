@@ -119,10 +119,14 @@ class Machine(Protocol):
     def start_waiting(self, now: float) -> None:
         """The adapter waits for bytes from now on; before, it was busy with the last ones."""
 
-    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
-        """The transport took `num_bytes` more of what `SendData` gave for the request.
+    def bytes_accepted(
+        self, request_id: int, num_bytes: int, now: float, *, behind: float | None = None
+    ) -> None:
+        """The transport took `num_bytes` more of what the request has.
 
-        To be told of each part that it takes: a slow line is told from a dead one by that.
+        To be told of each part that it takes: a slow line is told from a dead one by that. Where
+        others use the connection too, their bytes from before are across in `behind` seconds; and 0
+        bytes mean that it is the turn of others, so that something goes on.
         """
 
     def receive_response(

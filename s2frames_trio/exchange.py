@@ -138,8 +138,13 @@ class Exchange:
             )
             self._connection_number = stream.connection_number
             stream.on_arriving = self._note_arriving
+            # Others' uploads may be on the line already.
+            behind = stream.seconds_behind(0)
             if body and await stream.send_data([body]):
                 await stream.end_data()
+            self._machine.bytes_accepted(
+                self._request_id, len(body), trio.current_time(), behind=behind
+            )
         except S2FramesError as error:
             self._lose(error)
 

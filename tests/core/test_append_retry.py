@@ -1633,3 +1633,18 @@ def test_a_doubt_ends_with_the_messages_that_it_was_about() -> None:
     line.push()
     line.more(fenced("other"))
     assert line.error.outcome is Outcome.NOT_APPLIED
+
+
+def test_an_attempt_may_take_longer_than_a_session_keeps_trying() -> None:
+    line = Line()
+    line.machine.send(BIG, now=0.0)
+    actions = line.machine.data_to_send(0.0)
+    size = sum(map(len, buffers(actions)))
+    for second in range(1, 201):
+        line.now = float(second)
+        line.machine.handle_timeout(line.now)
+        line.machine.bytes_accepted(1, size // 200, line.now)
+    line.machine.connection_lost(1, lost(), line.now)
+    # The time for trying again begins with the first failure.
+    assert line.state is AppendState.WAITING
+    assert [type(event) for event in line.machine.events_received()] == [Retrying]

@@ -757,6 +757,20 @@ def test_an_answer_that_drips() -> None:
     assert str(event.error) == "the service did not answer in time"
 
 
+def test_an_answer_is_awaited_from_when_the_request_can_have_crossed() -> None:
+    operation = started(ask(ECHO))
+    operation.bytes_accepted(1, 0, 1.0, behind=0.0)
+    operation.bytes_accepted(1, 0, 1.0)
+    assert operation.next_timeout() == DEADLINE
+    operation.bytes_accepted(2, 0, 2.0, behind=30.0)
+    assert operation.next_timeout() == DEADLINE
+    operation.bytes_accepted(1, 0, 2.0, behind=30.0)
+    assert operation.next_timeout() == 32.0 + TIMEOUT
+    operation.receive_response(1, 200, {}, 20.0)
+    operation.bytes_accepted(1, 0, 20.0, behind=30.0)
+    assert operation.next_timeout() == 20.0 + TIMEOUT
+
+
 def test_a_part_that_cannot_be_handed_over_yet_gives_the_rest_its_time() -> None:
     operation = started(ask(ECHO))
     operation.bytes_arriving(1, 20_000, 1.0)

@@ -965,6 +965,18 @@ def test_a_part_that_cannot_be_handed_over_yet_is_a_sign_of_life() -> None:
     assert machine.next_timeout() == 39.0
 
 
+def test_an_answer_is_awaited_from_when_the_request_can_have_crossed() -> None:
+    machine = opening(follow=True, retry=ONCE)
+    usual = machine.next_timeout()
+    machine.bytes_accepted(1, 0, 2.0, behind=0.0)
+    machine.bytes_accepted(2, 0, 2.0, behind=30.0)
+    assert machine.next_timeout() == usual
+    machine.bytes_accepted(1, 0, 2.0, behind=30.0)
+    assert machine.next_timeout() == 37.0
+    machine.receive_response(1, 200, SESSION, 3.0)
+    assert machine.next_timeout() == 23.0
+
+
 def test_silence_ends_a_session_after_twenty_seconds() -> None:
     assert LIVENESS_TIMEOUT == 20
     machine = opening(follow=True, retry=ONCE)

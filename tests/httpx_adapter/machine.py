@@ -55,7 +55,14 @@ class ScriptedMachine:
     def start_waiting(self, now: float) -> None:
         self._note("waiting", now)
 
-    def bytes_accepted(self, request_id: int, num_bytes: int, now: float) -> None:
+    def bytes_accepted(
+        self,
+        request_id: int,
+        num_bytes: int,
+        now: float,
+        *,
+        behind: float | None = None,  # noqa: ARG002  # nobody else is on a connection of httpx's
+    ) -> None:
         self._note((request_id, "accepted", num_bytes), now)
 
     def receive_response(

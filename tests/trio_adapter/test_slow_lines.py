@@ -92,6 +92,22 @@ async def test_a_message_behind_the_upload_of_another_session_is_no_time_out(buf
         assert (retries, len(host.peers)) == ([], 1)
 
 
+@pytest.mark.parametrize("buffer", [100_000, 4_000_000])
+async def test_a_request_behind_an_upload_is_no_time_out(buffer: int) -> None:
+    host = Host()
+    async with far_from(host, up=SLOW, buffer=buffer, retry=Retry(max_attempts=1)) as (
+        client,
+        stream,
+    ):
+        async with stream.append_session() as session:
+            await session.submit(bytes(MEGABYTE))
+            await trio.sleep(1)
+            await client.stream("test-basin", "room/2").create()
+            async with stream.read_session() as messages:
+                assert [len(message) async for message in messages] in ([], [MEGABYTE])
+        assert len(host.peers) == 1
+
+
 @pytest.mark.parametrize("buffer", [0, 1_000_000])
 async def test_many_sessions_share_a_slow_line(buffer: int) -> None:
     host = Host()
