@@ -48,7 +48,11 @@ async def far_from(
         async def connect(_origin: Origin, _deadline: float) -> trio.abc.Stream:
             await trio.lowlevel.checkpoint()
             ours, theirs = slow_pair(nursery, up, down, buffer=buffer, stops_at=stops_at)
-            nursery.start_soon(host.serve, await open_peer(theirs))
+            peer = await open_peer(theirs)
+            # The buffer is what bounds the bytes that are under way.
+            peer.h2.increment_flow_control_window(2**28)
+            await peer.flush()
+            nursery.start_soon(host.serve, peer)
             return ours
 
         async with open_pool(connect_with=connect, connect_timeout=60, open_timeout=60) as pool:
