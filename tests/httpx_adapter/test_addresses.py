@@ -116,3 +116,12 @@ def test_there_are_only_so_many_threads_and_the_others_wait(
     assert sorted(resolved) == ["h0", "h1", "h2", "h4"]
     assert lookups[3].result() is None
     assert max(num_at_once) == 2
+
+
+def test_a_thread_too_many_leaves_its_work_to_the_others() -> None:
+    resolver = Resolver()
+    permits, resolver._permits = resolver._permits, []
+    lookup = resolver.start("example.com", 80, lambda: None)
+    resolver._work()
+    assert list(resolver._lookups) == [lookup]
+    assert len(permits) > 1

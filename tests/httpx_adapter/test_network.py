@@ -77,7 +77,7 @@ async def test_a_refused_address_is_followed_by_the_next_at_once(
         both = resolving_to(nobody.getsockname(), ("127.0.0.1", port))
         monkeypatch.setattr(socket, "getaddrinfo", both)
         url = f"http://two.localhost:{port}"
-        async with open_client(flavour, at(url, connect_timeout=50)) as client:
+        async with open_client(flavour, at(url, connect_timeout=1000)) as client:
             assert (await fetch(client, url)).status_code == 200
 
 
@@ -90,7 +90,32 @@ async def test_an_address_that_says_nothing_is_overtaken(
         both = resolving_to(deaf, ("127.0.0.1", port))
         monkeypatch.setattr(socket, "getaddrinfo", both)
         url = f"http://two.localhost:{port}"
-        async with open_client(flavour, at(url, connect_timeout=50)) as client:
+        async with open_client(flavour, at(url, connect_timeout=1000)) as client:
+            assert (await fetch(client, url)).status_code == 200
+
+
+@on_linux
+async def test_a_refusal_lets_the_next_one_begin_while_others_wait(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = socket.socket.connect
+
+    def begin(tcp: socket.socket, address: Any) -> None:
+        # From the second attempt on nothing begins by time.
+        for module in (network, async_network):
+            monkeypatch.setattr(module, "ATTEMPT_DELAY", 1000)
+        connect(tcp, address)
+
+    for module in (network, async_network):
+        monkeypatch.setattr(module, "ATTEMPT_DELAY", 0.01)
+    with deaf_address() as deaf, socket.socket() as nobody, scripted_server(echo) as server:
+        nobody.bind(("127.0.0.1", 0))
+        port = int(server.url.rsplit(":", 1)[1])
+        three = resolving_to(deaf, nobody.getsockname(), ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", three)
+        monkeypatch.setattr(socket.socket, "connect", begin)
+        url = f"http://three.localhost:{port}"
+        async with open_client(flavour, at(url, connect_timeout=1000)) as client:
             assert (await fetch(client, url)).status_code == 200
 
 

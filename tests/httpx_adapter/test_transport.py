@@ -68,7 +68,7 @@ async def test_a_refusal_is_read_though_the_request_is_not(flavour: Flavour, sta
 
     with scripted_server(script) as server:
         # Were it waited for, this would be a time-out.
-        async with open_client(flavour, at(server.url, request_timeout=55)) as client:
+        async with open_client(flavour, at(server.url, request_timeout=1000)) as client:
             response = await fetch(client, server.url, LARGE)
             assert (response.status_code, response.content) == (
                 int(status[:3]),
@@ -104,7 +104,7 @@ async def test_a_refused_session_says_why(flavour: Flavour) -> None:
         assert done.wait(60)
 
     with scripted_server(script) as server:
-        async with open_client(flavour, at(server.url, request_timeout=55)) as client:
+        async with open_client(flavour, at(server.url, request_timeout=1000)) as client:
             session = client.stream("test-basin", "s").append_session()
             with pytest.raises(ServiceError, match="permission_denied"):
                 await session.append(LARGE[:20_000_000])
@@ -194,7 +194,7 @@ async def test_closing_the_client_wakes_who_waits_for_an_answer(
 ) -> None:
     reached = threading.Event()
     with scripted_server(lambda connection: script(connection, reached)) as server:
-        client = await open_client(flavour, at(server.url, request_timeout=55)).__aenter__()
+        client = await open_client(flavour, at(server.url, request_timeout=1000)).__aenter__()
 
         async def follow() -> None:
             stream = client.stream("test-basin", "s")
@@ -219,7 +219,7 @@ async def test_closing_the_client_wakes_who_sends(flavour: Flavour) -> None:
         assert done.wait(60)
 
     with scripted_server(script) as server:
-        client = await open_client(flavour, at(server.url, request_timeout=55)).__aenter__()
+        client = await open_client(flavour, at(server.url, request_timeout=1000)).__aenter__()
 
         async def send() -> None:
             with pytest.raises(httpx.TransportError, match=CLOSED):
@@ -269,7 +269,7 @@ async def test_closing_the_client_wakes_who_connects(
 
 
 async def closed_while_connecting(flavour: Flavour, url: str, reached: threading.Event) -> None:
-    client = await open_client(flavour, at(url, connect_timeout=55)).__aenter__()
+    client = await open_client(flavour, at(url, connect_timeout=1000)).__aenter__()
 
     async def call() -> None:
         with pytest.raises(LocalProtocolError, match=CLOSED):
