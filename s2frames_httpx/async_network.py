@@ -15,6 +15,7 @@ from s2frames_httpx.channel import Channel, TcpChannel, TlsChannel
 from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, check_connected, open_socket, stream_info
+from s2frames_httpx.tunnel import check_tunnel, read_error, read_timeout
 
 __all__ = ["AsyncNetwork", "AsyncStream"]
 
@@ -28,10 +29,12 @@ class AsyncNetwork(httpcore.AsyncNetworkBackend):
 
     Args:
         default_timeout: seconds for what httpcore sets no time for.
+        num_tls: how often TLS is begun on a connection until it leads to where requests go.
     """
 
-    def __init__(self, default_timeout: float) -> None:
+    def __init__(self, default_timeout: float, num_tls: int = 0) -> None:
         self._default_timeout = default_timeout
+        self._num_tls = num_tls
         self._resolver = Resolver()
         self._sockets: set[socket.socket] = set()
         self._is_closed = False
@@ -56,7 +59,7 @@ class AsyncNetwork(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectTimeout(f"{what} took too long") from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        return AsyncStream(self, tcp, TcpChannel(tcp), seconds)
+        return AsyncStream(self, tcp, TcpChannel(tcp), seconds, self._num_tls)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep."""
@@ -195,6 +198,7 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         tcp: the socket.
         channel: what sends and receives over it.
         default_timeout: seconds for what httpcore sets no time for.
+        num_tls: how often TLS is still to be begun; see `Stream`.
     """
 
     def __init__(
@@ -203,6 +207,7 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         tcp: socket.socket,
         channel: Channel,
         default_timeout: float,
+        num_tls: int = 0,
         tls: ssl.SSLObject | None = None,
     ) -> None:
         self._network = network
@@ -210,24 +215,31 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         self._channel = channel
         self._incoming = Incoming(channel)
         self._default_timeout = default_timeout
+        self._num_tls = num_tls
         self._tls = tls
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Receive something, none at the end. `timeout` is for all of it."""
         try:
             self._check()
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            data = self._incoming.receive(max_bytes)
-            if data is not None:
-                # What was received is nowhere else.
-                await anyio.lowlevel.cancel_shielded_checkpoint()
-                return data
-            with anyio.fail_after(self._seconds(timeout)):
-                return await self._wait_for_data(max_bytes)
+            data = await self._receive(max_bytes, timeout)
+            if self._num_tls:
+                check_tunnel(data)
         except TimeoutError as error:
-            raise httpcore.ReadTimeout("timed out") from error
+            raise read_timeout(is_connecting=self._num_tls > 0) from error
         except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise read_error(error, is_connecting=self._num_tls > 0) from error
+        return data
+
+    async def _receive(self, max_bytes: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        data = self._incoming.receive(max_bytes)
+        if data is not None:
+            # What was received is nowhere else.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        with anyio.fail_after(self._seconds(timeout)):
+            return await self._wait_for_data(max_bytes)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send all of it. `timeout` is for each part that the system takes.
@@ -261,7 +273,10 @@ class AsyncStream(httpcore.AsyncNetworkStream):
             if isinstance(error, OSError):
                 raise httpcore.ConnectError(str(error)) from error
             raise
-        return AsyncStream(self._network, self._socket, channel, self._default_timeout, channel.tls)
+        num_tls = max(0, self._num_tls - 1)
+        return AsyncStream(
+            self._network, self._socket, channel, self._default_timeout, num_tls, channel.tls
+        )
 
     async def aclose(self) -> None:
         """Close the connection. Idempotent."""

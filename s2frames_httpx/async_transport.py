@@ -27,13 +27,14 @@ from s2frames_httpx.translation import (
     to_core_request,
     to_httpx_error,
 )
+from s2frames_httpx.tunnel import num_tls
 
 __all__ = ["AsyncTransport"]
 
 
 @frozen(eq=False)
 class _Pool:
-    """The connections in one event loop, through one proxy or none."""
+    """The connections in one event loop, to one scheme, through one proxy or none."""
 
     network: AsyncNetwork
     core: httpcore.AsyncConnectionPool
@@ -55,7 +56,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
-        self._pools: dict[httpx.Proxy | None, _Pool] = {}
+        self._pools: dict[tuple[str, httpx.Proxy | None], _Pool] = {}
         self._left: list[_Pool] = []
         self._home: tuple[int, object] | None = None
         self._is_closed = False
@@ -104,12 +105,13 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     def _pool_for(self, url: httpx.URL) -> _Pool:
         self._move()
         proxy = self._reach.proxies.choose(url)
-        if proxy not in self._pools:
-            network = AsyncNetwork(self._reach.connect_timeout)
+        key = url.scheme, proxy
+        if key not in self._pools:
+            network = AsyncNetwork(self._reach.connect_timeout, num_tls(url, proxy))
             options = pool_options(self._reach.ssl_context, proxy)
             core = httpcore.AsyncConnectionPool(network_backend=network, **options)
-            self._pools[proxy] = _Pool(network, core, proxy, os.getpid())
-        return self._pools[proxy]
+            self._pools[key] = _Pool(network, core, proxy, os.getpid())
+        return self._pools[key]
 
     def _move(self) -> None:
         """Forget what belongs to another loop, or to the process that this one is a fork of.

@@ -14,6 +14,7 @@ from s2frames_httpx.channel import Channel, TcpChannel, TlsChannel
 from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, Link, check_connected, open_socket, stream_info
+from s2frames_httpx.tunnel import check_tunnel, read_error, read_timeout
 
 __all__ = ["Network", "Stream"]
 
@@ -30,10 +31,12 @@ class Network(httpcore.NetworkBackend):
 
     Args:
         default_timeout: seconds for what httpcore sets no time for.
+        num_tls: how often TLS is begun on a connection until it leads to where requests go.
     """
 
-    def __init__(self, default_timeout: float) -> None:
+    def __init__(self, default_timeout: float, num_tls: int = 0) -> None:
         self._default_timeout = default_timeout
+        self._num_tls = num_tls
         self._resolver = Resolver()
         self._links: set[Link] = set()
         # Who waits for a name.
@@ -58,7 +61,7 @@ class Network(httpcore.NetworkBackend):
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         try:
-            return Stream(link, TcpChannel(link.socket), seconds)
+            return Stream(link, TcpChannel(link.socket), seconds, self._num_tls)
         except BaseException:
             link.close()
             raise
@@ -193,6 +196,8 @@ class Stream(httpcore.NetworkStream):
         link: its socket.
         channel: what sends and receives over it.
         default_timeout: seconds for what httpcore sets no time for.
+        num_tls: how often TLS is still to be begun. What is said before is between us and a proxy:
+            if that fails, nothing has reached the service.
     """
 
     def __init__(
@@ -200,12 +205,14 @@ class Stream(httpcore.NetworkStream):
         link: Link,
         channel: Channel,
         default_timeout: float,
+        num_tls: int = 0,
         tls: ssl.SSLObject | None = None,
     ) -> None:
         self._link = link
         self._channel = channel
         self._incoming = Incoming(channel)
         self._default_timeout = default_timeout
+        self._num_tls = num_tls
         self._tls = tls
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -218,10 +225,12 @@ class Stream(httpcore.NetworkStream):
             if self._link.is_closed:
                 # Its end is what woke this thread.
                 raise OSError(CLOSED)  # noqa: TRY301  # as if it had broken
+            if self._num_tls:
+                check_tunnel(data)
         except TimeoutError as error:
-            raise httpcore.ReadTimeout("timed out") from error
+            raise read_timeout(is_connecting=self._num_tls > 0) from error
         except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise read_error(error, is_connecting=self._num_tls > 0) from error
         finally:
             self._link.leave()
         return data
@@ -263,7 +272,8 @@ class Stream(httpcore.NetworkStream):
             raise
         finally:
             self._link.leave()
-        return Stream(self._link, channel, self._default_timeout, channel.tls)
+        num_tls = max(0, self._num_tls - 1)
+        return Stream(self._link, channel, self._default_timeout, num_tls, channel.tls)
 
     def close(self) -> None:
         """Close the connection. Idempotent; any thread may."""

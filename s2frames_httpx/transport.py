@@ -24,13 +24,14 @@ from s2frames_httpx.translation import (
     to_core_request,
     to_httpx_error,
 )
+from s2frames_httpx.tunnel import num_tls
 
 __all__ = ["Transport"]
 
 
 @frozen(eq=False)
 class _Pool:
-    """The connections of one process, through one proxy or none."""
+    """The connections of one process, to one scheme, through one proxy or none."""
 
     network: Network
     core: httpcore.ConnectionPool
@@ -51,7 +52,7 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
-        self._pools: dict[httpx.Proxy | None, _Pool] = {}
+        self._pools: dict[tuple[str, httpx.Proxy | None], _Pool] = {}
         self._inherited: list[_Pool] = []
         self._pid = os.getpid()
         self._is_closed = False
@@ -100,12 +101,12 @@ class Transport(httpx.BaseTransport):
     def _pool_for(self, url: httpx.URL) -> _Pool:
         self._let_go_after_fork()
         proxy = self._reach.proxies.choose(url)
+        key = url.scheme, proxy
         # Threads that make one at the same time use the one that is kept.
-        found = self._pools.get(proxy)
-        return found or self._pools.setdefault(proxy, self._make_pool(proxy))
+        return self._pools.get(key) or self._pools.setdefault(key, self._make_pool(url, proxy))
 
-    def _make_pool(self, proxy: httpx.Proxy | None) -> _Pool:
-        network = Network(self._reach.connect_timeout)
+    def _make_pool(self, url: httpx.URL, proxy: httpx.Proxy | None) -> _Pool:
+        network = Network(self._reach.connect_timeout, num_tls(url, proxy))
         options = pool_options(self._reach.ssl_context, proxy)
         core = httpcore.ConnectionPool(network_backend=network, **options)
         return _Pool(network, core, proxy, self._pid)

@@ -21,7 +21,7 @@ import trustme
 from httpx_adapter.wires import OK, deaf_address, fetch, in_tls, request_of, wait_for
 from live_service import refused_url
 from s2frames import Endpoints, LocalProtocolError, Retry, ServiceError, Settings
-from s2frames.errors import ConnectError, TransportError
+from s2frames.errors import ConnectError
 from s2frames_httpx import Client
 from s2frames_httpx.library import httpcore
 from scenes import Flavour, open_client, together
@@ -358,7 +358,7 @@ async def test_no_lock_is_taken_where_the_collector_runs(
 FORKED = """
 import os, sys
 from s2frames import Endpoints, Settings
-from s2frames.errors import ConnectError, TransportError
+from s2frames.errors import ConnectError
 from s2frames_httpx import Client
 
 client = Client(Settings(endpoints=Endpoints.at(sys.argv[1])))
@@ -517,9 +517,23 @@ async def test_tls_through_a_proxy(flavour: Flavour) -> None:
         assert server.connections == 1
 
 
-async def test_a_proxy_that_says_nothing_has_its_time(flavour: Flavour) -> None:
+async def test_a_proxy_that_says_nothing_is_named(flavour: Flavour) -> None:
     with scripted_server(Connection.wait_until_closed) as server:
-        settings = at("https://example.com", request_timeout=0.1, connect_timeout=0.1)
+        settings = at("https://example.com", request_timeout=0.1, connect_timeout=0.5)
         async with open_client(flavour, settings, proxy=server.url) as client:
-            with pytest.raises(TransportError):
+            words = f"cannot connect: https://example.com: through the proxy {server.url}: it did"
+            with pytest.raises(ConnectError, match=words):
+                await client.basin_config("test-basin")
+
+
+async def test_a_proxy_that_leaves_is_named(flavour: Flavour) -> None:
+    def script(connection: Connection) -> None:
+        connection.receive_head()
+
+    with scripted_server(script) as server:
+        async with open_client(flavour, at("https://example.com"), proxy=server.url) as client:
+            words = (
+                f"cannot connect: https://example.com: through the proxy {server.url}: it closed"
+            )
+            with pytest.raises(ConnectError, match=words):
                 await client.basin_config("test-basin")
