@@ -19,7 +19,9 @@ class TlsFault:
 _WANTED = TlsFault("the service wants a client certificate, which the ssl_context lacks", True)
 _REFUSED = TlsFault("the service refuses the client certificate of the ssl_context", True)
 _NO_TLS = TlsFault("no TLS is spoken there; is it an address for http?")
-_NO_HTTP_2 = TlsFault("it does not speak HTTP/2; the clients of s2frames_httpx speak HTTP/1")
+_NO_HTTP = TlsFault(
+    "it speaks another HTTP; the clients of s2frames_httpx speak HTTP/1.1, s2frames_trio HTTP/2"
+)
 _VERSIONS = TlsFault("it speaks other versions of TLS")
 _NO_AGREEMENT = TlsFault("it agrees to no TLS of ours, or wants a client certificate")
 _CUT_OFF = TlsFault("the connection was closed in the TLS handshake; is it an address for http?")
@@ -36,7 +38,7 @@ _FAULTS: dict[str, TlsFault] = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _REFUSED,
     "TLSV1_ALERT_UNKNOWN_CA": _REFUSED,
     "TLSV1_ALERT_ACCESS_DENIED": _REFUSED,
-    "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": _NO_HTTP_2,
+    "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": _NO_HTTP,
     "TLSV1_ALERT_PROTOCOL_VERSION": _VERSIONS,
     "UNSUPPORTED_PROTOCOL": _VERSIONS,
     "SSLV3_ALERT_HANDSHAKE_FAILURE": _NO_AGREEMENT,

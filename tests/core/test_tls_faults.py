@@ -28,7 +28,7 @@ def test_certificates(reason: str, words: str, is_connecting: bool) -> None:
     [
         ("WRONG_VERSION_NUMBER", "no TLS is spoken there"),
         ("HTTP_REQUEST", "no TLS is spoken there"),
-        ("TLSV1_ALERT_NO_APPLICATION_PROTOCOL", "does not speak HTTP/2"),
+        ("TLSV1_ALERT_NO_APPLICATION_PROTOCOL", "speaks another HTTP"),
         ("TLSV1_ALERT_PROTOCOL_VERSION", "other versions of TLS"),
         ("SSLV3_ALERT_HANDSHAKE_FAILURE", "or wants a client certificate"),
         ("UNEXPECTED_EOF_WHILE_READING", "closed in the TLS handshake"),

@@ -175,7 +175,7 @@ def test_a_certificate_of_ours_that_is_wanted(kind: type[Exception]) -> None:
     error.__cause__ = root
     ours = to_our_error(error, URL)
     assert type(ours) is CertificateError
-    assert "a certificate of the client is missing" in str(ours)
+    assert "wants a client certificate, which the ssl_context lacks" in str(ours)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,19 @@ def test_other_failures_of_tls(kind: type[Exception], expected: type[S2FramesErr
     ours = to_our_error(error, URL)
     assert type(ours) is expected
     assert str(ours).startswith("TLS failed: http://example.com:8080: ")
+
+
+def test_a_wrong_port_is_said_in_words_that_help() -> None:
+    root = ssl.SSLError(1, "wrong version number")
+    root.reason = "WRONG_VERSION_NUMBER"
+    error = httpx.ConnectError("it broke")
+    error.__cause__ = root
+    ours = to_our_error(error, URL)
+    assert type(ours) is ConnectError
+    assert str(ours) == (
+        "TLS failed: http://example.com:8080: no TLS is spoken there; is it an address for http? "
+        "(WRONG_VERSION_NUMBER)"
+    )
 
 
 def test_a_client_that_was_closed_is_no_matter_of_the_connection() -> None:

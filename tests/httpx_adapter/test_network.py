@@ -246,7 +246,7 @@ async def test_a_certificate_that_is_wanted(
                     lambda: anext(aiter(messages)),
                 )
                 for call in calls:
-                    with pytest.raises(CertificateError, match="certificate of the client"):
+                    with pytest.raises(CertificateError, match="wants a client certificate"):
                         await call()
 
 
@@ -258,7 +258,7 @@ async def test_a_server_without_tls(flavour: Flavour, trusting: ssl.SSLContext) 
     with scripted_server(script) as server:
         url = https(server.url)
         async with open_client(flavour, at(url), ssl_context=trusting) as client:
-            with pytest.raises(ConnectError, match="TLS failed"):
+            with pytest.raises(ConnectError, match="no TLS is spoken there"):
                 await client.basin_config("test-basin")
 
 
