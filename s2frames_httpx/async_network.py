@@ -15,6 +15,7 @@ from s2frames_httpx.channel import Channel, TcpChannel, TlsChannel
 from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, check_connected, open_socket, stream_info
+from s2frames_httpx.patience import seconds_in
 from s2frames_httpx.tunnel import check_tunnel, read_error, read_timeout
 
 __all__ = ["AsyncNetwork", "AsyncStream"]
@@ -291,7 +292,7 @@ class AsyncStream(httpcore.AsyncNetworkStream):
             raise OSError(CLOSED)
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._default_timeout if timeout is None else timeout
+        return self._default_timeout if timeout is None else seconds_in(timeout)
 
     async def _wait_for_data(self, max_bytes: int) -> bytes:
         while (data := self._incoming.receive(max_bytes)) is None:

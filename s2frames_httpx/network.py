@@ -14,6 +14,7 @@ from s2frames_httpx.channel import Channel, TcpChannel, TlsChannel
 from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, Link, check_connected, open_socket, stream_info
+from s2frames_httpx.patience import seconds_in
 from s2frames_httpx.tunnel import check_tunnel, read_error, read_timeout
 
 __all__ = ["Network", "Stream"]
@@ -285,7 +286,9 @@ class Stream(httpcore.NetworkStream):
         return stream_info(info, self._link.socket, self._tls, is_dirty=is_dirty)
 
     def _deadline(self, timeout: float | None) -> float:
-        return time.monotonic() + (self._default_timeout if timeout is None else timeout)
+        return time.monotonic() + (
+            self._default_timeout if timeout is None else seconds_in(timeout)
+        )
 
     def _wait_for_data(self, max_bytes: int, deadline: float) -> bytes:
         while (data := self._incoming.receive(max_bytes)) is None:

@@ -12,10 +12,11 @@ import httpx
 import pytest
 import trustme
 
-from httpx_adapter.wires import deaf_address, fetch, in_tls, resolving_to
+from httpx_adapter.wires import deaf_address, fetch, in_tls, request_of, resolving_to, soon
 from s2frames import Endpoints, Retry, Settings
 from s2frames.errors import CertificateError, ConnectError, S2FramesError, TransportError
 from s2frames_httpx import async_network, channel, network
+from s2frames_httpx.patience import Patience
 from scenes import Flavour, open_client
 from scripted_server import Connection, answer, content_length, scripted_server
 
@@ -339,3 +340,21 @@ async def test_a_line_that_takes_nothing_has_its_time(flavour: Flavour) -> None:
             with pytest.raises(httpx.WriteTimeout):
                 await fetch(client, server.url, bytes(32_000_000))
         go_on.set()
+
+
+async def test_who_knows_better_is_asked_before_each_wait(flavour: Flavour) -> None:
+    """The longest time that a write may take counts where nobody knows better."""
+    done = threading.Event()
+
+    def script(_connection: Connection) -> None:
+        assert done.wait(60)
+
+    with scripted_server(script) as server:
+        async with open_client(flavour, at(server.url)) as client:
+            request = request_of(client, server.url, bytes(32_000_000))
+            lefts = iter((0.05, 0.0))
+            patience = Patience(1000.0, lambda: next(lefts, 0.0))
+            request.extensions["timeout"]["write"] = patience
+            with pytest.raises(httpx.WriteTimeout):
+                await soon(client.http.send(request))
+        done.set()
