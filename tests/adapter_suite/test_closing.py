@@ -124,7 +124,7 @@ async def append(stream: AsyncStream, on_retry: Callable[[Retrying], None]) -> N
 async def test_who_waits_for_another_attempt_hears_it_too(s2: World, use: Any) -> None:
     told: list[str] = []
     fails = Signal(s2.flavour)
-    patient = Retry(min_delay=HOUR, max_delay=HOUR, max_seconds=1e6)
+    patient = Retry(min_delay=HOUR, max_delay=HOUR, max_seconds=1e6, connect_seconds=1e6)
     async with s2.losing_client(range(100), retry=patient) as client:
 
         async def close() -> None:
