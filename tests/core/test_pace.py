@@ -245,6 +245,34 @@ def test_acks_that_were_read_late_tell_no_rate_of_their_own() -> None:
     assert paced(*late, *acks).seen == 10**5
 
 
+def test_a_line_that_became_slow_while_it_was_busy_is_found_to_be() -> None:
+    pace = paced(
+        ("give", 10**7, 0.0),
+        ("take", 2 * 10**6, 0.0),
+        ("ack", 10**6, 1.0),
+        ("take", 10**6, 1.0),
+        ("ack", 2 * 10**6, 11.0),
+        ("take", 10**6, 11.0),
+        ("ack", 3 * 10**6, 21.0),
+    )
+    # The third million could be taken since the first two were, and is across.
+    assert pace.seen == 10**6 / 21
+
+
+def test_what_comes_while_something_waits_was_not_offered_later() -> None:
+    pace = paced(("give", 10**6, 0.0), ("give", 10**6, 9.0), ("take", 2 * 10**6, 9.5))
+    pace.ack(2 * 10**6, 10.0)
+    assert pace.seen == 2 * 10**5
+
+
+def test_what_an_attempt_left_behind_is_not_on_the_line_of_the_next() -> None:
+    pace = paced(("give", 16_000, 0.0), ("take", 16_000, 0.0))
+    pace.begin()
+    pace.give(16_000, 50.0)
+    pace.take(16_000, 60.0)
+    assert pace.seconds_to_cross(16_000, 60.0) == 1.0
+
+
 def test_no_time_at_all_is_a_millisecond() -> None:
     assert paced(("give", 100, 1.0), ("take", 100, 1.0), ("ack", 100, 1.0)).seen == 100_000
 
