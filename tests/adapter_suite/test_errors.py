@@ -19,9 +19,10 @@ from s2frames import (
     ServiceError,
     Settings,
     TransportError,
+    pace,
 )
 from s2frames.retry import Retry
-from s2frames_httpx import AsyncClient
+from s2frames_httpx import AsyncClient, feed
 from scenes import EVERY_FLAVOUR, Flavour, open_client
 from scripted_server import (
     Connection,
@@ -228,6 +229,14 @@ async def test_a_connection_that_is_closed_before_the_request(flavour: Flavour, 
 IMPATIENT = {"connect_timeout": 0.2, "request_timeout": 0.2}
 
 
+@pytest.fixture
+def no_slow_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are known to be fast: a minute for each MiB is too long for a test."""
+    for module in (pace, feed):
+        monkeypatch.setattr(module, "MIN_RATE", 1e9)
+
+
+@pytest.mark.usefixtures("no_slow_lines")
 @every_work
 async def test_a_server_that_never_answers(flavour: Flavour, work: Work) -> None:
     def script(connection: Connection) -> None:
@@ -238,6 +247,7 @@ async def test_a_server_that_never_answers(flavour: Flavour, work: Work) -> None
     assert isinstance(error, TransportError)
 
 
+@pytest.mark.usefixtures("no_slow_lines")
 @pytest.mark.parametrize("work", [call, append, append_alone])
 async def test_a_server_that_stops_in_its_answer(flavour: Flavour, work: Work) -> None:
     def script(connection: Connection) -> None:
@@ -249,6 +259,7 @@ async def test_a_server_that_stops_in_its_answer(flavour: Flavour, work: Work) -
     assert isinstance(error, (TransportError, RemoteProtocolError))
 
 
+@pytest.mark.usefixtures("no_slow_lines")
 @pytest.mark.parametrize("work", [append, append_alone])
 async def test_a_server_that_never_reads(flavour: Flavour, work: Work) -> None:
     async def append_much(client: AsyncClient) -> object:
