@@ -57,7 +57,8 @@ class AppendTicket:
         return self._wait().__await__()
 
     async def _wait(self) -> Appended:
-        if self._ticket is not None:
+        # In a copy of the process nothing can be waited for.
+        if self._ticket is not None and self._home.is_here:
             await trio.lowlevel.checkpoint()
         while self._ticket is None:
             self._home.check()

@@ -112,7 +112,7 @@ class ReadSession(Generic[T]):
     ) -> None:
         self._protocol.close()
         self._exchange.close()
-        if kind is None:
+        if kind is None and self._home.is_here:
             await trio.lowlevel.checkpoint()
 
     async def _fetch_one(self) -> None:
