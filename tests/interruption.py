@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from linecache import getline
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -24,7 +25,7 @@ import s2frames
 import s2frames_httpx
 import s2frames_trio
 
-__all__ = ["PACKAGES", "SPARED", "Interruption", "Lines", "Place", "sampled"]
+__all__ = ["PACKAGES", "SPARED", "Interruption", "Lines", "Place", "is_exit_of_scope", "sampled"]
 
 #: A file, as its package and name, and a line of it.
 Place = tuple[str, int]
@@ -43,6 +44,10 @@ SPARED: Sequence[str] = (
     "/s2frames_httpx/embedded.py",
     "/s2frames_trio/embedded.py",
 )
+
+
+# How blocks begin that are, or have, a cancel scope.
+_SCOPES = ("CancelScope(", "move_on_after(", "fail_at(", "open_nursery(")
 
 
 class _Current:
@@ -161,6 +166,8 @@ class Lines:
 class Interruption(Lines):
     """Raises `KeyboardInterrupt` at the `k`-th line, counted from 1, and swallows it at the end.
 
+    At the exit of a cancel scope it waits for the next line.
+
     It is swallowed only where it comes out of the block as it was raised: what the code made of it,
     or raised instead, goes on out. Nothing is traced any more once it was raised. It may be entered
     several times: the lines are counted on.
@@ -198,11 +205,22 @@ class Interruption(Lines):
 
     def _reach(self, place: Place) -> None:
         super()._reach(place)
-        if len(self.places) == self._k:
+        if len(self.places) >= self._k and not is_exit_of_scope(place):
             self.where = f"{place[0]}:{place[1]}"
             self._stop()
             self._raised = KeyboardInterrupt()
             raise self._raised
+
+
+def is_exit_of_scope(place: Place) -> bool:
+    """Whether a line may be the exit of a cancel scope.
+
+    CPython looks for signals at calls and at jumps back, so that none comes between a block and the
+    exit of its scope; a tracer would.
+    """
+    name, number = place
+    line = getline(str(Path(s2frames.__file__).parents[1] / name), number)
+    return any(words in line for words in _SCOPES)
 
 
 def sampled(

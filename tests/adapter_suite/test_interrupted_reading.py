@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from linecache import getline
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-import s2frames
 from frames import chunk, head
-from interruption import PACKAGES, Interruption, Lines, Place, sampled
+from interruption import PACKAGES, Interruption, Lines, Place, is_exit_of_scope, sampled
 from s2frames import BYTES, Checkpoint, LocalProtocolError, Retry, fence
 from s2frames.commands import append_batch
 from s2frames.wire import AppendInput
@@ -110,16 +107,10 @@ def spared(flavour: Flavour) -> tuple[str, ...]:
 
 
 def is_chosen(flavour: Flavour, k: int, place: Place) -> bool:
-    """Whether to interrupt there.
-
-    The core's lines are shared out among the flavours. CPython looks for signals at calls and at
-    jumps back, so that none comes between a block and the exit of its cancel scope; a tracer would.
-    """
-    name, number = place
-    if name.startswith("s2frames/"):
+    """Whether to interrupt there: the core's lines are shared out among the flavours."""
+    if place[0].startswith("s2frames/"):
         return k % len(Flavour) == list(Flavour).index(flavour)
-    line = getline(str(Path(s2frames.__file__).parents[1] / name), number)
-    return "CancelScope(" not in line and "move_on_after(" not in line
+    return not is_exit_of_scope(place)
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ class _Counted(httpx.SyncByteStream):
         return iter(self.inner)
 
     def close(self) -> None:
-        self.counter.num_open -= 1
         self.inner.close()
+        self.counter.num_open -= 1
 
 
 @define(eq=False)

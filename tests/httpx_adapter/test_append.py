@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from attrs import define
 
 from httpx_adapter.gates import LOST, Counter, Gate, Losing, Recorder
 from live_service import live_service
@@ -23,7 +22,7 @@ from s2frames.session import Retrying
 from s2frames_httpx import AppendSession, Client, EmbeddedTransport, Stream
 from s2frames_httpx.closing import Closing
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
-from scripted_server import terminal
+from s2frames_httpx.exchange import Exchange
 
 
 @pytest.fixture
@@ -175,27 +174,26 @@ def append_two(session: AppendSession[bytes]) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_generator_that_the_collector_ends_closes_nothing_of_its_sessions() -> None:
-    """A session is left with an answer open when a callback raises while it comes in."""
-    refusal = terminal(503, b'{"code":"unavailable","message":"no"}')
+def test_a_generator_that_the_collector_ends_closes_nothing_of_its_sessions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A session is left with an answer open when Ctrl-C meets its closing, too."""
     counter = Counter(
         httpx.MockTransport(
             lambda _request: httpx.Response(
-                200, headers={"content-type": "s2s/proto"}, stream=Pieces([refusal, b""])
+                200, headers={"content-type": "s2s/proto"}, stream=Interrupted()
             )
         )
     )
-
-    def raise_it(_event: Retrying) -> None:
-        raise KeyError("mine")
-
     with Client(EMBEDDED_SETTINGS, transport=counter) as client:
         stream = client.stream("test-basin", "room/1")
 
         def appends() -> Generator[None, None, None]:
-            with stream.append_session(on_retry=raise_it) as session:
-                with pytest.raises(KeyError, match="mine"):
-                    session.append(b"a")
+            with stream.append_session() as session:
+                with monkeypatch.context() as patch:
+                    patch.setattr(Exchange, "close", interrupt)
+                    with pytest.raises(KeyboardInterrupt):
+                        session.append(b"a")
                 yield
 
         generator = appends()
@@ -206,12 +204,13 @@ def test_a_generator_that_the_collector_ends_closes_nothing_of_its_sessions() ->
     assert counter.num_open == 0
 
 
-@define(eq=False)
-class Pieces(httpx.SyncByteStream):
-    pieces: list[bytes]
+def interrupt(_exchange: Exchange) -> None:
+    raise KeyboardInterrupt
 
+
+class Interrupted(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.pieces)
+        raise KeyboardInterrupt
 
 
 def test_leaving_by_control_c_sends_nothing_more(inner: EmbeddedTransport) -> None:

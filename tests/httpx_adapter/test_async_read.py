@@ -128,7 +128,7 @@ async def test_cancelling_a_read_at_the_tail() -> None:
 async def test_cancelling_between_two_attempts() -> None:
     losing = AsyncLosing(await filled_service(), {0})
     is_waiting = anyio.Event()
-    patient = Retry(min_delay=3600, max_delay=3600, max_seconds=1e6)
+    patient = Retry(min_delay=3600, max_delay=3600, max_seconds=1e6, connect_seconds=1e6)
 
     def note(_event: Retrying) -> None:
         is_waiting.set()
@@ -147,7 +147,7 @@ async def test_cancelling_between_two_attempts() -> None:
 async def test_closing_wakes_a_task_that_waits_for_another_attempt() -> None:
     losing = AsyncLosing(await filled_service(), {0})
     received: list[bytes] = []
-    patient = Retry(min_delay=3600, max_delay=3600, max_seconds=1e6)
+    patient = Retry(min_delay=3600, max_delay=3600, max_seconds=1e6, connect_seconds=1e6)
     async with (
         anyio.create_task_group() as group,
         stream_over(losing).read_session(retry=patient) as messages,

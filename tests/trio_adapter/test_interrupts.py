@@ -7,7 +7,6 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from linecache import getline
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import trio
 import trio.testing
 
 import s2frames_trio
-from interruption import Lines, Place, sampled
+from interruption import Lines, Place, is_exit_of_scope, sampled
 from s2frames import Endpoints, LocalProtocolError, Settings
 from s2frames.embedded import Exchange, Service
 from s2frames.http import Request
@@ -39,11 +38,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Signal(Lines):
-    """Sends SIGINT at the `k`-th line, counted from 1, or the next one that Python would do it at.
-
-    CPython looks for signals at calls and at jumps back, so that none comes between a block and the
-    exit of its cancel scope; a tracer would.
-    """
+    """Sends SIGINT at the `k`-th line, counted from 1, or the next where Python would do it."""
 
     def __init__(self, k: int, directories: Sequence[str]) -> None:
         super().__init__(directories, spared=())
@@ -52,16 +47,10 @@ class Signal(Lines):
 
     def _reach(self, place: Place) -> None:
         super()._reach(place)
-        if len(self.places) >= self._k and not _is_exit_of_scope(place):
+        if len(self.places) >= self._k and not is_exit_of_scope(place):
             self._stop()
             self.is_sent = True
             signal.raise_signal(signal.SIGINT)
-
-
-def _is_exit_of_scope(place: Place) -> bool:
-    name, number = place
-    line = getline(str(Path(ADAPTER).parent / name), number)
-    return "CancelScope(" in line or "move_on_after(" in line
 
 
 async def use(stream: Stream) -> None:
