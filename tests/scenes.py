@@ -35,6 +35,7 @@ from s2frames_httpx import (
     EmbeddedTransport,
 )
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
+from virtual_time import clock_options
 
 __all__ = [
     "ASYNC_FLAVOURS",
@@ -62,6 +63,7 @@ __all__ = [
     "s2",
     "s2_everywhere",
     "together",
+    "virtual_time",
 ]
 
 _Step: TypeAlias = Callable[[], Awaitable[object]]
@@ -190,10 +192,13 @@ ASYNC_SCENES = [scene for scene in SCENES if scene.flavour.is_async]
 SYNC_SCENES = [scene for scene in SCENES if not scene.flavour.is_async]
 
 
-def run(how: Flavour, main: Callable[[], Coroutine[Any, Any, object]]) -> None:
+def run(
+    how: Flavour, main: Callable[[], Coroutine[Any, Any, object]], *, in_virtual_time: bool = False
+) -> None:
     """Run `main` as that flavour's users would."""
     if how.is_async:
-        anyio.run(main, backend=how.backend)
+        options = clock_options(how.backend) if in_virtual_time else None
+        anyio.run(main, backend=how.backend, backend_options=options)
         return
     coroutine = main()
     try:
@@ -362,6 +367,11 @@ every_flavour = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture
+def virtual_time() -> None:
+    """For tests with time-outs and without sockets: time passes when all tasks wait."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test here speaks TLS: spare each client the time to load the system's certificates."""
@@ -409,7 +419,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments: dict[str, Any] = {name: pyfuncitem.funcargs[name] for name in names}
     place = arguments.get("s2")
     if not isinstance(place, World):
-        run(cast("Flavour", pyfuncitem.funcargs["flavour"]), lambda: function(**arguments))
+        how = cast("Flavour", pyfuncitem.funcargs["flavour"])
+        is_virtual = "virtual_time" in pyfuncitem.fixturenames
+        run(how, lambda: function(**arguments), in_virtual_time=is_virtual)
         return True
 
     async def main() -> None:

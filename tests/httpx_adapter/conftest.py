@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scenes import flavour, lite_url, no_certificates, pytest_pyfunc_call, s2
+from scenes import flavour, lite_url, no_certificates, pytest_pyfunc_call, s2, virtual_time
 
-__all__ = ["flavour", "lite_url", "no_certificates", "pytest_pyfunc_call", "s2"]
+__all__ = ["flavour", "lite_url", "no_certificates", "pytest_pyfunc_call", "s2", "virtual_time"]

@@ -20,6 +20,9 @@ every_scene = pytest.mark.parametrize("s2", ASYNC_SCENES, indirect=True, ids=str
 on_both = pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True, ids=str)
 Call = Callable[[], Coroutine[Any, Any, object]]
 
+# Seconds, where no time passes but while all tasks wait.
+PATIENCE = 1.0
+
 
 class Service:
     """An embedded service with an empty stream, and a gate before it."""
@@ -345,13 +348,13 @@ async def cancel_natively(call: Call, reached: anyio.Event) -> None:
 
 async def cancel_by_wait_for(call: Call, reached: anyio.Event) -> None:
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(call(), 0.01)
+        await asyncio.wait_for(call(), PATIENCE)
     assert reached.is_set()
 
 
 async def cancel_by_timeout(call: Call, reached: anyio.Event) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(PATIENCE):
             await call()
     assert reached.is_set()
 
@@ -379,7 +382,7 @@ CANCELLED = [
 
 @pytest.mark.parametrize(("flavour", "way"), CANCELLED, indirect=["flavour"])
 @pytest.mark.parametrize("call", ["append", "append_many", "flush"])
-@pytest.mark.usefixtures("flavour")
+@pytest.mark.usefixtures("flavour", "virtual_time")
 async def test_what_was_accepted_by_a_call_that_is_cancelled_becomes_durable(
     way: str, call: str
 ) -> None:
