@@ -38,6 +38,8 @@ class Exchange:
         self._has_head = False
         # Around whatever a step waits for.
         self._waiting = trio.CancelScope()
+        # Since when it waits, and how long waits took that were cancelled, since something came.
+        self._waits_since = self._waited = 0.0
         # Whether a step is under way, or was cut off, and whether it opens a request.
         self._is_stepping = False
         self._is_opening = False
@@ -58,6 +60,8 @@ class Exchange:
             if self._is_opening:
                 # How far it came is unknown. A wait for an answer can be taken up again.
                 self._recover()
+            else:
+                self._waited = trio.current_time() - self._waits_since
             self._is_stepping = False
             raise
         except BaseException:
@@ -69,6 +73,7 @@ class Exchange:
         """A step was cut off, wherever it was."""
         self._machine.interrupted(trio.current_time())
         self._drop()
+        self._waited = 0.0
         self._is_stepping = self._is_opening = False
 
     async def _go_on(self) -> None:
@@ -95,8 +100,13 @@ class Exchange:
             self._drop()
 
     async def _wait(self, opening: OpenRequest | None) -> None:
-        """Wait for what comes next, until the machine's time has come."""
-        self._machine.start_waiting(trio.current_time())
+        """Wait for what comes next, until the machine's time has come.
+
+        A wait that was cancelled is taken up where it was: who waits for a second at a time, again
+        and again, would never hear of a silence otherwise.
+        """
+        self._waits_since = trio.current_time() - self._waited
+        self._machine.start_waiting(self._waits_since)
         # What came while nobody waited, because a wait was cancelled, has come in time.
         is_there = opening is None and self._has_arrived
         deadline = None if is_there else self._machine.next_timeout()
@@ -109,6 +119,7 @@ class Exchange:
                 await self._sleep(deadline)
             else:
                 await trio.lowlevel.checkpoint()
+        self._waited = 0.0
         self._machine.handle_timeout(trio.current_time())
 
     async def _sleep(self, deadline: float) -> None:
@@ -150,7 +161,8 @@ class Exchange:
 
     def _note_arriving(self, num_bytes: int) -> None:
         """Part of what is waited for has come: the rest has its time."""
-        self._machine.bytes_arriving(self._request_id, num_bytes, trio.current_time())
+        self._waits_since, self._waited = trio.current_time(), 0.0
+        self._machine.bytes_arriving(self._request_id, num_bytes, self._waits_since)
         deadline = self._machine.next_timeout()
         self._waiting.deadline = inf if deadline is None else deadline
 

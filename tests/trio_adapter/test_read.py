@@ -9,6 +9,7 @@ import trio.testing
 from s2frames import LocalProtocolError
 from s2frames.errors import TransportError
 from s2frames.retry import Retry
+from s2frames_trio import ReadSession
 from s2frames_trio.process import THIS_PROCESS
 from trio_adapter.host import Host, numbers, opened
 
@@ -25,6 +26,31 @@ async def test_a_follower_notices_that_its_peer_has_died() -> None:
             with pytest.raises(TransportError, match="no sign of life"):
                 await anext(aiter(messages))
             assert trio.current_time() - start == pytest.approx(20, abs=1)
+
+
+async def poll(messages: ReadSession[bytes], host: Host, seconds: float) -> None:
+    """Wait for a message that never comes, a second at a time."""
+    end = trio.current_time() + seconds
+    while trio.current_time() < end:
+        with trio.move_on_after(1):
+            await anext(messages)
+        await host.pump()
+
+
+async def test_a_silence_counts_though_it_is_waited_for_a_second_at_a_time() -> None:
+    host = Host()
+    async with opened(host, retry=Retry(max_attempts=1)) as (_, stream):
+        async with stream.append_session() as session:
+            await session.append(b"a")
+        async with stream.read_session(follow=True) as messages:
+            assert await anext(messages) == b"a"
+            # Heartbeats come in between.
+            await poll(messages, host, seconds=100)
+            host.is_mute = True
+            start = trio.current_time()
+            with pytest.raises(TransportError, match="no sign of life"):
+                await poll(messages, host, seconds=100)
+            assert 5 <= trio.current_time() - start <= 21
 
 
 async def test_a_read_session_belongs_to_one_task() -> None:
