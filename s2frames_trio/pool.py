@@ -146,6 +146,11 @@ class _Place:
     # The newest connection that anybody ever found too old.
     newest_after: int = 0
 
+    def is_needed(self, now: float) -> bool:
+        """Whether there is anything to remember."""
+        has_any = self.connections or self.waiting or self.dialing.under_way or self.alarm
+        return bool(has_any) or not self.dialing.may_begin(now)
+
     def add(self, opening: Opening) -> None:
         """Put a request in line."""
         self.waiting.append(opening)
@@ -386,6 +391,7 @@ class Pool:
             self.close()
             raise
         self._advance(place)
+        self._forget_unless_needed(place)
 
     async def _wait_open(self, place: _Place, connection: Http2Connection, deadline: float) -> None:
         try:
@@ -406,6 +412,13 @@ class Pool:
             await connection.run()
         finally:
             self._advance(place)
+            self._forget_unless_needed(place)
+
+    def _forget_unless_needed(self, place: _Place) -> None:
+        """Each basin has an origin of its own, and a client may see a great many in its time."""
+        is_there = self._places.get(place.origin) is place
+        if is_there and not place.is_needed(trio.current_time()):
+            del self._places[place.origin]
 
     def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
         """Run a task for as long as the pool lasts. Raises when the pool is closed."""

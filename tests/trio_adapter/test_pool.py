@@ -513,6 +513,31 @@ async def test_idle_connections_are_retired() -> None:
             assert [peer.goaways() for peer in peers[1:]] == [[0], [0]]
 
 
+async def test_nothing_is_kept_of_origins_that_nobody_asks_any_more() -> None:
+    async with trio.open_nursery() as nursery:
+        good, peers = dialer(nursery, answer_all)
+
+        async def connect(origin: Origin, deadline: float) -> trio.abc.Stream:
+            if origin.host.startswith("bad"):
+                raise ConnectError("no")
+            return await good(origin, deadline)
+
+        async with open_pool(connect_with=connect) as pool:
+            for number in range(10):
+                assert await ask(pool, Request("GET", f"http://basin-{number}/")) == 200
+                with pytest.raises(ConnectError):
+                    await ask(pool, Request("GET", f"http://bad-{number}/"))
+            assert len(pool._places) == 10
+            stream = await pool.open_stream(Request("GET", "http://basin-3/"))
+            await trio.sleep(IDLE_SECONDS + PONG_SECONDS + 1)
+            assert [origin.host for origin in pool._places] == ["basin-3"]
+            # It is known as before.
+            stream.reset()
+            assert await ask(pool, Request("GET", "http://basin-3/")) == 200
+            assert await ask(pool, Request("GET", "http://basin-4/")) == 200
+            assert len(peers) == 11
+
+
 # Connections that cannot be made
 
 
