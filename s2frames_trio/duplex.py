@@ -124,6 +124,7 @@ class Duplex:
             self._lose(error)
         else:
             self._stream.on_news = self.wake
+            self._stream.on_arriving = self._note_arriving
             self._connection_number = self._stream.connection_number
 
     # Sending
@@ -181,6 +182,11 @@ class Duplex:
         else:
             self._drop_stream()
             self._protocol.receive_eof(request_id, now)
+
+    def _note_arriving(self, num_bytes: int) -> None:
+        """Part of what is waited for has come: the rest has its time, a record to be read back."""
+        self._protocol.bytes_arriving(self._request_id, num_bytes, trio.current_time())
+        self._set_clock()
 
     def _lose(self, error: S2FramesError) -> None:
         self._drop_stream()

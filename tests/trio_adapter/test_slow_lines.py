@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from h2.errors import ErrorCodes
 
 from s2frames import Endpoints, Settings
 from s2frames.errors import TransportError
@@ -153,6 +154,26 @@ async def test_slow_answers_are_no_time_outs(buffer: int, frame_bytes: int) -> N
         assert len(names) == 501
         assert trio.current_time() - start > 12
     assert retries == []
+
+
+async def test_what_is_read_back_while_appending_is_no_time_out() -> None:
+    host = Host(frame_bytes=2**20)
+    retries: list[Retrying] = []
+    async with far_from(host, down=SLOW) as (_, stream):
+
+        async def lose_one_ack(peer: Peer, stream_id: int) -> bool:
+            host.spoil = None
+            peer.h2.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+            await peer.flush()
+            return True
+
+        async with stream.append_session(exclusive=True, on_retry=retries.append) as session:
+            await session.append(b"a")
+            host.spoil = lose_one_ack
+            start = trio.current_time()
+            await session.append(bytes(MEGABYTE))
+        assert trio.current_time() - start == pytest.approx(MEGABYTE / SLOW, rel=0.1)
+    assert len(retries) == 1
 
 
 async def append_one(stream: Stream) -> None:
