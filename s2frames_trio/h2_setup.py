@@ -59,6 +59,14 @@ def make_h2(frames: FrameBuffer) -> h2.connection.H2Connection:
 
 
 def bound_encoder(connection: h2.connection.H2Connection) -> None:
-    """Remember no more of the headers that were sent than usual, whatever the peer offers."""
-    if connection.encoder.header_table_size > _HEADER_TABLE_BYTES:
-        connection.encoder.header_table_size = _HEADER_TABLE_BYTES
+    """Remember no more of the headers that were sent than usual, whatever the peer offers.
+
+    Nor of the sizes it has asked for since: only the next request tells it of them, and may never
+    come. It has to hear of the smallest and of the last one (RFC 7541, 4.2).
+    """
+    encoder = connection.encoder
+    if encoder.header_table_size > _HEADER_TABLE_BYTES:
+        encoder.header_table_size = _HEADER_TABLE_BYTES
+    sizes = encoder.table_size_changes
+    if len(sizes) > 2:
+        sizes[:] = [min(sizes), sizes[-1]]

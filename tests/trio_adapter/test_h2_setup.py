@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from hpack import Decoder
+
 from s2frames_trio.frame_buffer import MAX_HEADER_BYTES, FrameBuffer
 from s2frames_trio.h2_setup import (
     CONNECTION_WINDOW,
@@ -26,3 +28,17 @@ def test_the_encoder_remembers_no_more_than_usual() -> None:
         connection.encoder.header_table_size = offered
         bound_encoder(connection)
         assert connection.encoder.header_table_size == used
+
+
+def test_sizes_that_change_without_end_are_not_kept() -> None:
+    connection = make_h2(FrameBuffer())
+    encoder, theirs = connection.encoder, Decoder()
+    for offered in (4096, 2**20, 100, 4096, 2000) * 100:
+        encoder.header_table_size = offered
+        bound_encoder(connection)
+        assert len(encoder.table_size_changes) <= 2
+    assert encoder.table_size_changes == [100, 2000]
+    # The peer, which has been told of both, reads what follows.
+    theirs.decode(encoder.encode([("x-a", "1")]))
+    assert theirs.header_table_size == 2000
+    assert dict(theirs.decode(encoder.encode([("x-a", "1")]), raw=True)) == {b"x-a": b"1"}
