@@ -14,6 +14,7 @@ from struct import Struct
 
 from h2.exceptions import DenialOfServiceError, FrameDataMissingError, ProtocolError
 from h2.frame_buffer import FrameBuffer as H2FrameBuffer
+from h2.settings import SettingCodes
 from hyperframe.exceptions import HyperframeError, InvalidPaddingError
 from hyperframe.frame import (
     ContinuationFrame,
@@ -47,6 +48,9 @@ _MAX_STREAM_ID = 2**31 - 1
 # Of a WINDOW_UPDATE: its increment, in 31 bits.
 _INCREMENT_BYTES = 4
 _MAX_INCREMENT = 2**31 - 1
+
+# Those that mean something to h2.
+_SETTINGS = frozenset(map(int, SettingCodes))
 
 # Pieces that are so small together are joined as they arrive.
 _SMALL_BYTES = 4096
@@ -216,6 +220,10 @@ def _parse_body(frame: Frame, body: bytes) -> None:
     except HyperframeError as error:
         name = type(frame).__name__
         raise FrameDataMissingError(f"a {name} with an invalid body: {error}") from error
+    if isinstance(frame, SettingsFrame):
+        # h2 would keep the others, and look at every one again with each SETTINGS that follows:
+        # they are to be ignored (RFC 9113, 6.5.2).
+        frame.settings = {code: frame.settings[code] for code in frame.settings.keys() & _SETTINGS}
 
 
 def _no_repr() -> str:

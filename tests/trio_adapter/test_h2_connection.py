@@ -1271,3 +1271,15 @@ async def test_a_request_waits_while_as_much_waits_to_be_sent_as_may() -> None:
             nursery.start_soon(peers[0].serve)
             (await pool.open_stream(request)).reset()
             assert len(peers) == 1
+
+
+async def test_unknown_settings_are_not_kept() -> None:
+    async with connected() as (connection, peer):
+        known = len(connection._h2.remote_settings)
+        codes = range(100, 60_000)
+        body = b"".join(code.to_bytes(2, "big") + bytes(4) for code in [*codes, 3])
+        header = len(body).to_bytes(3, "big") + bytes([SettingsFrame.type]) + bytes(5)
+        await peer.send_bytes(header + body)
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.max_streams == 0
+        assert len(connection._h2.remote_settings) == known
