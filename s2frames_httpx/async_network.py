@@ -16,7 +16,7 @@ from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, check_connected, open_socket, stream_info
 from s2frames_httpx.patience import seconds_in
-from s2frames_httpx.tunnel import check_tunnel, read_error, read_timeout
+from s2frames_httpx.tunnel import bare_host, check_tunnel, read_error, read_timeout
 
 __all__ = ["AsyncNetwork", "AsyncStream"]
 
@@ -116,7 +116,7 @@ class AsyncNetwork(httpcore.AsyncNetworkBackend):
     async def _connect(self, addresses: list[Address]) -> socket.socket:
         if len(addresses) == 1:
             return await self._attempt(addresses[0])
-        dialing = _Dialing(self._attempt)
+        dialing = _Dialing(self._attempt, self.close_socket)
         try:
             return await dialing.run(addresses)
         except BaseException:
@@ -150,10 +150,20 @@ async def _wait_for(wait: Callable[[socket.socket], Awaitable[None]], tcp: socke
 
 
 class _Dialing:
-    """Attempts to connect, one address after the other and side by side; the first one wins."""
+    """Attempts to connect, one address after the other and side by side; the first one wins.
 
-    def __init__(self, attempt: Callable[[Address], Awaitable[socket.socket]]) -> None:
+    Args:
+        attempt: connects to an address.
+        close: closes a connection that comes second.
+    """
+
+    def __init__(
+        self,
+        attempt: Callable[[Address], Awaitable[socket.socket]],
+        close: Callable[[socket.socket], None],
+    ) -> None:
         self._attempt = attempt
+        self._close = close
         self._errors: list[OSError] = []
         self.winner: socket.socket | None = None
 
@@ -174,12 +184,16 @@ class _Dialing:
 
     async def _try(self, address: Address, others: anyio.CancelScope, is_over: anyio.Event) -> None:
         try:
-            winner = await self._attempt(address)
+            tcp = await self._attempt(address)
         except OSError as error:
             self._errors.append(error)
         else:
-            self.winner = winner
-            others.cancel()
+            if self.winner is None:
+                self.winner = tcp
+                others.cancel()
+            else:
+                # It was connected before it could be cancelled.
+                self._close(tcp)
         finally:
             is_over.set()
 
@@ -264,7 +278,7 @@ class AsyncStream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """The same connection in TLS. It is closed if that fails."""
         try:
-            channel = TlsChannel(self._channel, ssl_context, server_hostname)
+            channel = TlsChannel(self._channel, ssl_context, bare_host(server_hostname))
             with anyio.fail_after(self._seconds(timeout)):
                 await self._shake_hands(channel)
         except BaseException as error:

@@ -68,7 +68,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         pool = self._pool_for(request.url)
         await _close_forgotten(pool)
         try:
-            response = await pool.core.handle_async_request(to_core_request(request))
+            response = await pool.core.handle_async_request(to_core_request(request, pool.proxy))
         except CORE_ERRORS as error:
             raise self.translate(error, pool.proxy) from error
         try:

@@ -15,7 +15,7 @@ from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, Link, check_connected, open_socket, stream_info
 from s2frames_httpx.patience import seconds_in
-from s2frames_httpx.tunnel import check_tunnel, read_error, read_timeout
+from s2frames_httpx.tunnel import bare_host, check_tunnel, read_error, read_timeout
 
 __all__ = ["Network", "Stream"]
 
@@ -260,7 +260,7 @@ class Stream(httpcore.NetworkStream):
         """The same connection in TLS. It is closed if that fails."""
         try:
             self._link.enter()
-            channel = TlsChannel(self._channel, ssl_context, server_hostname)
+            channel = TlsChannel(self._channel, ssl_context, bare_host(server_hostname))
             self._shake_hands(channel, self._deadline(timeout))
         except TimeoutError as error:
             self.close()
@@ -317,7 +317,8 @@ class Stream(httpcore.NetworkStream):
 
     def _shake_hands(self, channel: TlsChannel, deadline: float) -> None:
         while not channel.shake_hands():
-            if not self._wait(_READ if channel.flush() else _READ | _WRITE, deadline):
+            # Until all is sent nothing is read, and what has arrived would end each wait at once.
+            if not self._wait(_READ if channel.flush() else _WRITE, deadline):
                 raise TimeoutError
 
     def _wait(self, events: int, deadline: float) -> int:

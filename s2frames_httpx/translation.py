@@ -61,10 +61,20 @@ def pool_options(ssl_context: ssl.SSLContext | None, proxy: httpx.Proxy | None) 
     }
 
 
+class _Secret(bytes):
+    """Bytes that nothing shows: httpcore logs what it logs in to a SOCKS proxy with."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[secret]'"
+
+
 def _to_core_proxy(proxy: httpx.Proxy) -> httpcore.Proxy:
+    auth = proxy.raw_auth
     return httpcore.Proxy(
         _to_core_url(proxy.url),
-        auth=proxy.raw_auth,
+        auth=None if auth is None else (_Secret(auth[0]), _Secret(auth[1])),
         headers=proxy.headers.raw,
         ssl_context=proxy.ssl_context,
     )
@@ -76,11 +86,23 @@ def _to_core_url(url: httpx.URL) -> httpcore.URL:
     )
 
 
-def to_core_request(request: httpx.Request) -> httpcore.Request:
-    """The same request."""
+def _to_proxied_url(url: httpx.URL) -> httpcore.URL:
+    """As it stands in what a proxy of HTTP is asked: httpcore puts no brackets there.
+
+    An IPv6 address has them (RFC 9110, 4.2 and 9.3.6). See `tunnel.bare_host` for TLS.
+    """
+    core = _to_core_url(url)
+    if b":" in core.host:
+        core.host = b"[%b]" % core.host
+    return core
+
+
+def to_core_request(request: httpx.Request, proxy: httpx.Proxy | None = None) -> httpcore.Request:
+    """The same request, directly or through a proxy."""
+    asks_proxy = proxy is not None and proxy.url.scheme in ("http", "https")
     return httpcore.Request(
         method=request.method,
-        url=_to_core_url(request.url),
+        url=(_to_proxied_url if asks_proxy else _to_core_url)(request.url),
         headers=request.headers.raw,
         content=request.stream,
         extensions=request.extensions,

@@ -64,7 +64,7 @@ class Transport(httpx.BaseTransport):
             raise client_closed()
         _close_forgotten(pool)
         try:
-            response = pool.core.handle_request(to_core_request(request))
+            response = pool.core.handle_request(to_core_request(request, pool.proxy))
         except CORE_ERRORS as error:
             raise self.translate(error, pool.proxy) from error
         try:

@@ -6,13 +6,18 @@ import httpx
 
 from s2frames_httpx.library import httpcore
 
-__all__ = ["check_tunnel", "num_tls", "read_error", "read_timeout"]
+__all__ = ["bare_host", "check_tunnel", "num_tls", "read_error", "read_timeout"]
 
 
 def num_tls(url: httpx.URL, proxy: httpx.Proxy | None) -> int:
     """How often TLS is begun on a connection until it leads to `url`."""
     schemes = (url.scheme, "" if proxy is None else proxy.url.scheme)
     return schemes.count("https")
+
+
+def bare_host(host: str | None) -> str | None:
+    """The host whose certificate is looked for: an IPv6 address without brackets."""
+    return None if host is None else host.strip("[]")
 
 
 def check_tunnel(data: bytes) -> None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from httpx_adapter.wires import deaf_address, resolving_to, wait_for
+from s2frames_httpx import async_network
 from s2frames_httpx.async_network import AsyncNetwork
 from s2frames_httpx.library import httpcore
 from scenes import ASYNC_FLAVOURS, Flavour
@@ -148,6 +149,37 @@ async def test_an_attempt_that_is_cancelled_leaves_no_socket(
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
         assert network._sockets == set()
+
+
+async def test_of_two_connections_made_in_the_same_moment_one_is_closed(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert flavour.is_async
+    are_ready = anyio.Event()
+
+    async def wait_writable(_tcp: socket.socket) -> None:
+        await are_ready.wait()
+
+    async def connect() -> None:
+        stream = await network.connect_tcp("two.localhost", 1)
+        assert network._sockets == {stream.get_extra_info("socket")}
+        await stream.aclose()
+
+    network = AsyncNetwork(10)
+    monkeypatch.setattr(anyio, "wait_writable", wait_writable)
+    monkeypatch.setattr(async_network, "ATTEMPT_DELAY", 0.0)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        addresses = resolving_to(one.getsockname(), other.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        async with anyio.create_task_group() as group:
+            group.start_soon(connect)
+            while len(network._sockets) < 2:
+                await anyio.wait_all_tasks_blocked()
+            await anyio.wait_all_tasks_blocked()
+            are_ready.set()
 
 
 async def test_resolving_that_is_cancelled_is_left_to_its_thread(

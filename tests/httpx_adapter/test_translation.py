@@ -77,5 +77,29 @@ def test_a_pool_takes_the_proxy_with_its_password() -> None:
     assert proxy.auth == (b"name", b"secret")
 
 
+@pytest.mark.parametrize(
+    ("proxy", "expected"),
+    [
+        (None, b"2001:db8::1"),
+        ("http://proxy.example", b"[2001:db8::1]"),
+        ("https://proxy.example", b"[2001:db8::1]"),
+        ("socks5://proxy.example", b"2001:db8::1"),
+    ],
+)
+def test_an_address_is_in_brackets_where_a_proxy_reads_it(
+    proxy: str | None, expected: bytes
+) -> None:
+    request = httpx.Request("GET", "https://[2001:db8::1]:8443")
+    core = to_core_request(request, None if proxy is None else httpx.Proxy(proxy))
+    assert core.url.host == expected
+
+
+def test_what_httpcore_logs_of_a_proxy_has_no_password() -> None:
+    proxy = pool_options(None, httpx.Proxy("socks5://name:secret@proxy.example"))["proxy"]
+    assert proxy is not None
+    assert proxy.auth == (b"name", b"secret")
+    assert repr(proxy.auth) == "('[secret]', '[secret]')"
+
+
 def test_where_httpcore_shows_nothing_no_connection_is_used_again() -> None:
     assert has_bytes_left(object())

@@ -517,6 +517,37 @@ async def test_tls_through_a_proxy(flavour: Flavour) -> None:
         assert server.connections == 1
 
 
+async def test_an_ipv6_address_through_a_proxy(flavour: Flavour) -> None:
+    authority = trustme.CA()
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("2001:db8::1").configure_cert(serving)
+    authority.configure_trust(trusting)
+
+    def script(connection: Connection) -> None:
+        asked = connection.receive_head().lower()
+        assert asked.startswith(b"connect [2001:db8::1]:443 ")
+        assert b"\r\nhost: [2001:db8::1]:443\r\n" in asked
+        connection.send(head("200 OK"))
+        in_tls(serving, serve)(connection)
+
+    with scripted_server(script) as server:
+        url = "https://[2001:db8::1]"
+        async with open_client(flavour, at(url), proxy=server.url, ssl_context=trusting) as client:
+            assert (await fetch(client, url)).content == b"{}"
+
+
+async def test_a_plain_ipv6_address_through_a_proxy(flavour: Flavour) -> None:
+    def script(connection: Connection) -> None:
+        asked = connection.receive_request()
+        assert asked.startswith(b"GET http://[2001:db8::1]:8080/v1/basins HTTP/1.1\r\n")
+        connection.send(OK)
+
+    with scripted_server(script) as server:
+        url = "http://[2001:db8::1]:8080"
+        async with open_client(flavour, at(url), proxy=server.url) as client:
+            assert (await fetch(client, f"{url}/v1/basins")).content == b"{}"
+
+
 async def test_a_proxy_that_says_nothing_is_named(flavour: Flavour) -> None:
     with scripted_server(Connection.wait_until_closed) as server:
         settings = at("https://example.com", request_timeout=0.1, connect_timeout=0.5)

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from s2frames_httpx.library import httpcore
-from s2frames_httpx.tunnel import check_tunnel, num_tls, read_error, read_timeout
+from s2frames_httpx.tunnel import bare_host, check_tunnel, num_tls, read_error, read_timeout
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,8 @@ def test_before_the_service_is_reached_errors_are_those_of_connecting() -> None:
     assert type(read_error(broken, is_connecting=True)) is httpcore.ConnectError
     assert type(read_error(broken, is_connecting=False)) is httpcore.ReadError
     assert str(read_error(broken, is_connecting=True)) == "it broke"
+
+
+def test_a_certificate_is_for_an_address_without_brackets() -> None:
+    hosts = ("[2001:db8::1]", "2001:db8::1", "example.com", None)
+    assert list(map(bare_host, hosts)) == ["2001:db8::1", "2001:db8::1", "example.com", None]
