@@ -72,7 +72,7 @@ class Bypass:
         entries = text.replace(",", " ").lower().split()
         networks = {entry: _network(entry) for entry in entries}
         return cls(
-            tuple(entry.removeprefix("*").lstrip(".") for entry in entries),
+            tuple(entry.removeprefix("*").strip(".") for entry in entries),
             tuple(network for network in networks.values() if network is not None),
             "*" in entries,
         )
@@ -85,12 +85,14 @@ class Bypass:
         address = _address(host)
         if address is not None and any(address in network for network in self._networks):
             return True
+        # A name beyond ASCII may be listed as it is read, or as DNS has it.
+        names = dict.fromkeys((host, url.raw_host.decode("ascii").lower().rstrip(".")))
         port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-        shown = f"[{host}]" if ":" in host else host
+        with_port = [f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names]
         return any(
             entry and f".{candidate}".endswith(f".{entry}")
             for entry in self._hosts
-            for candidate in (host, f"{shown}:{port}")
+            for candidate in (*names, *with_port)
         )
 
 
@@ -130,12 +132,21 @@ class _Variable:
         return check_proxy(self.name, text)
 
 
+def _shown(proxy: httpx.Proxy | None) -> str:
+    return "None" if proxy is None else str(proxy.url)
+
+
+def _all_shown(proxies: Mapping[str, httpx.Proxy]) -> str:
+    return ", ".join(map(_shown, proxies.values())) or "none"
+
+
 @frozen(eq=False)
 class Proxies:
     """Chooses the proxy of each URL."""
 
-    _given: httpx.Proxy | None = None
-    _found: Mapping[str, httpx.Proxy] = field(factory=dict)
+    # Not shown as they are: httpx shows their headers, which may be a login.
+    _given: httpx.Proxy | None = field(default=None, repr=_shown)
+    _found: Mapping[str, httpx.Proxy] = field(factory=dict, repr=_all_shown)
     _bypass: Bypass = Bypass()
 
     @classmethod

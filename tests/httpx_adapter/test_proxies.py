@@ -117,6 +117,13 @@ def test_where_the_system_has_settings_they_count_last(
         ("[fe11::5]:8443", "https://[fe11::5]:8443", True),
         ("[fe11::5]:8443", "https://[fe11::5]", False),
         ("fe11:0::5", "https://[fe11::5]", True),
+        ("s2.dev.", URL, True),
+        ("s2.dev", "https://a.s2.dev.", True),
+        ("xn--bcher-kva.example", "https://a.bücher.example", True),
+        ("bücher.example", "https://xn--bcher-kva.example", True),
+        ("xn--bcher-kva.example:8443", "https://bücher.example:8443", True),
+        ("xn--bcher-kva.example:8443", "https://bücher.example", False),
+        (".", URL, False),
         ("", URL, False),
         ("://,[,]:::,%", URL, False),
     ],
@@ -208,3 +215,6 @@ def test_no_repr_shows_a_password() -> None:
     shown = repr(Proxies.from_environ({"HTTPS_PROXY": f"{SECRET}proxy.example"}, [URL]))
     assert "pass-word" not in shown
     assert "proxy.example" in shown
+    given = Proxies.at(httpx.Proxy(PROXY, headers={"Proxy-Authorization": "Bearer pass-word"}))
+    assert "pass-word" not in repr(given)
+    assert PROXY in repr(given)
