@@ -7,7 +7,15 @@ import time
 from collections.abc import Callable
 from math import inf
 
-__all__ = ["ServiceClock", "running_clock"]
+__all__ = ["LONGEST_WAIT", "ServiceClock", "for_system", "running_clock"]
+
+#: Seconds of one wait of a thread at most: poll takes 2^31 - 1 ms, which is 24 days.
+LONGEST_WAIT = 1e6
+
+
+def for_system(seconds: float) -> float:
+    """As many seconds, without an end too, as the system can wait for at a time."""
+    return min(max(0.0, seconds), LONGEST_WAIT)
 
 
 def running_clock() -> Callable[[], float]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import anyio
 
+from s2frames_httpx.clock import for_system
+
 __all__ = ["CLOSING", "AsyncClosing", "Closing"]
 
 #: The extension of a request that says which `Closing` is its client's, for transports that wait
@@ -27,8 +29,8 @@ class Closing:
         return self._event.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Wait so long, or until the client is closed."""
-        self._event.wait(seconds)
+        """Wait so long, or until the client is closed; perhaps less, see `for_system`."""
+        self._event.wait(for_system(seconds))
 
     def wake_by(self, wake: Callable[[], None]) -> None:
         """Have `wake` called when the client is closed. It must be quick."""

@@ -13,7 +13,7 @@ import httpx
 from s2frames.embedded import Exchange, ResponseHead, Service
 from s2frames.errors import TransportError
 from s2frames.settings import Endpoints, Settings
-from s2frames_httpx.clock import ServiceClock
+from s2frames_httpx.clock import ServiceClock, for_system
 from s2frames_httpx.closing import CLOSING, Closing
 
 __all__ = ["EMBEDDED_SETTINGS", "AsyncEmbeddedTransport", "EmbeddedTransport"]
@@ -85,7 +85,7 @@ def _wait(
     if closing is not None and closing.is_set:
         raise httpx.ReadError("the client is closed")
     deadline = exchange.next_timeout()
-    changed.wait(None if deadline is None else max(0.0, deadline - clock.now()))
+    changed.wait(None if deadline is None else for_system(deadline - clock.now()))
     exchange.handle_timeout(clock.now())
 
 

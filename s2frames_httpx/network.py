@@ -11,6 +11,7 @@ from typing import Any
 
 from s2frames_httpx.addresses import ATTEMPT_DELAY, Address, Resolver, look_up_literal
 from s2frames_httpx.channel import Channel, TcpChannel, TlsChannel
+from s2frames_httpx.clock import for_system
 from s2frames_httpx.incoming import Incoming
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.link import CLOSED, Link, check_connected, open_socket, stream_info
@@ -92,7 +93,7 @@ class Network(httpcore.NetworkBackend):
         lookup = self._resolver.start(host, port, bell.set)
         try:
             self._check()
-            bell.wait(max(0.0, deadline - time.monotonic()))
+            bell.wait(for_system(deadline - time.monotonic()))
             self._check()
             addresses = lookup.result()
         finally:
@@ -140,7 +141,7 @@ class _Dialing:
         if now >= deadline:
             raise TimeoutError("connecting took too long")
         until = min(self._next_at, deadline) if self._left else deadline
-        for link in self._wait(max(0.0, until - now)):
+        for link in self._wait(for_system(until - now)):
             try:
                 check_connected(link.socket)
             except OSError as error:
@@ -325,7 +326,7 @@ class Stream(httpcore.NetworkStream):
         """Wait for the socket; gives what happened, nothing if the time is up."""
         with _Selector() as selector:
             selector.register(self._link.socket, events)
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            ready = selector.select(for_system(deadline - time.monotonic()))
         if self._link.is_closed:
             raise OSError(CLOSED)
         return ready[0][1] if ready else 0

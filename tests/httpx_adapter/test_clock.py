@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ from s2frames import Settings
 from s2frames.errors import ConnectError
 from s2frames.retry import Retry
 from s2frames_httpx import AsyncClient, AsyncEmbeddedTransport
-from s2frames_httpx.clock import ServiceClock, running_clock
+from s2frames_httpx.clock import ServiceClock, for_system, running_clock
 from s2frames_httpx.embedded import EMBEDDED_SETTINGS
 from scenes import ASYNC_FLAVOURS
 
@@ -186,3 +187,7 @@ def test_a_follower_in_process_waits_on_the_clock_of_a_test() -> None:
 
     took = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert took == pytest.approx(5, abs=1)
+
+
+def test_what_the_system_cannot_wait_for_at_a_time_is_cut() -> None:
+    assert list(map(for_system, (-1.0, 0.0, 2.5, 1e7, inf))) == [0.0, 0.0, 2.5, 1e6, 1e6]

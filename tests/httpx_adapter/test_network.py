@@ -6,6 +6,8 @@ import socket
 import ssl
 import sys
 import threading
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 import httpx
@@ -16,6 +18,9 @@ from httpx_adapter.wires import deaf_address, fetch, in_tls, request_of, resolvi
 from s2frames import Endpoints, Retry, Settings
 from s2frames.errors import CertificateError, ConnectError, S2FramesError, TransportError
 from s2frames_httpx import async_network, channel, network
+from s2frames_httpx.library import httpcore
+from s2frames_httpx.link import Link
+from s2frames_httpx.network import Stream
 from s2frames_httpx.patience import Patience
 from scenes import Flavour, open_client
 from scripted_server import Connection, answer, content_length, scripted_server
@@ -316,6 +321,24 @@ async def test_a_host_that_no_name_can_be(flavour: Flavour, host: str) -> None:
 # Time
 
 
+@pytest.mark.parametrize("seconds", [1e7, 1e10, inf])
+async def test_there_may_be_more_time_than_the_system_can_wait(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    def script(connection: Connection) -> None:
+        connection.receive_request()
+        connection.send(answer("200 OK", b'{"basins": [], "has_more": false}'))
+
+    with scripted_server(script) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        monkeypatch.setattr(socket, "getaddrinfo", resolving_to(("127.0.0.1", port)))
+        settings = at(
+            f"http://name.localhost:{port}", connect_timeout=seconds, request_timeout=seconds
+        )
+        async with open_client(flavour, settings) as client:
+            await client.basin_config("test-basin")
+
+
 async def test_an_answer_has_its_time(flavour: Flavour) -> None:
     def script(connection: Connection) -> None:
         connection.receive_request()
@@ -358,3 +381,20 @@ async def test_who_knows_better_is_asked_before_each_wait(flavour: Flavour) -> N
             with pytest.raises(httpx.WriteTimeout):
                 await soon(client.http.send(request))
         done.set()
+
+
+def test_a_handshake_whose_bytes_nobody_takes_waits_for_that_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel.TlsChannel, "shake_hands", lambda _channel: False)
+    monkeypatch.setattr(channel.TlsChannel, "flush", lambda _channel: False)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            while ours.send(bytes(100_000)):
+                """Until it is full."""
+        theirs.send(b"an answer")
+        stream = Stream(Link(ours, set()), channel.TcpChannel(ours), 60)
+        with pytest.raises(httpcore.ConnectTimeout):
+            stream.start_tls(ssl.create_default_context(), "example.com", 0.0)
