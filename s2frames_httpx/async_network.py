@@ -293,6 +293,11 @@ class AsyncStream(httpcore.AsyncNetworkStream):
             self._network, self._socket, channel, self._default_timeout, num_tls, channel.tls
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has closed it."""
+        return self._socket.fileno() < 0
+
     async def aclose(self) -> None:
         """Close the connection. Idempotent."""
         self._network.close_socket(self._socket)

@@ -15,7 +15,7 @@ import anyio.lowlevel
 import httpx
 from attrs import field, frozen
 
-from s2frames_httpx.async_network import AsyncNetwork
+from s2frames_httpx.async_network import AsyncNetwork, AsyncStream
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.mapping import client_closed
 from s2frames_httpx.open_answers import OpenAnswers
@@ -24,6 +24,7 @@ from s2frames_httpx.translation import (
     CORE_ERRORS,
     has_bytes_left,
     pool_options,
+    stream_below,
     to_core_request,
     to_httpx_error,
 )
@@ -67,6 +68,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             raise client_closed()
         pool = self._pool_for(request.url)
         await _close_forgotten(pool)
+        await _close_dead(pool)
         try:
             response = await pool.core.handle_async_request(to_core_request(request, pool.proxy))
         except CORE_ERRORS as error:
@@ -132,6 +134,15 @@ async def _close_forgotten(pool: _Pool) -> None:
         # Nothing here waits for anybody.
         with anyio.CancelScope(shield=True):
             await answer.close()
+
+
+async def _close_dead(pool: _Pool) -> None:
+    """Let the pool drop the tunnels that have failed."""
+    for connection in [] if pool.proxy is None else pool.core.connections:
+        stream = stream_below(connection)
+        if isinstance(stream, AsyncStream) and stream.is_closed:
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
 
 
 class _Answer:

@@ -277,6 +277,11 @@ class Stream(httpcore.NetworkStream):
         num_tls = max(0, self._num_tls - 1)
         return Stream(self._link, channel, self._default_timeout, num_tls, channel.tls)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has closed it."""
+        return self._link.is_closed
+
     def close(self) -> None:
         """Close the connection. Idempotent; any thread may."""
         self._link.close()

@@ -170,6 +170,12 @@ class Proxies:
                 found[url.scheme] = found.get(url.scheme) or variable.proxy()
         return cls(found=found, bypass=bypass)
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether TLS is spoken to a proxy."""
+        proxies = (self._given, *self._found.values())
+        return any(proxy is not None and proxy.url.scheme == "https" for proxy in proxies)
+
     def choose(self, url: httpx.URL) -> httpx.Proxy | None:
         """The proxy for `url`.
 

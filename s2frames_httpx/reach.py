@@ -50,15 +50,15 @@ class Reach:
         endpoints = settings.endpoints
         urls = (endpoints.account_url(), endpoints.basin_url(_SOME_BASIN))
         is_tls = any(url.lower().startswith("https:") for url in urls)
-        if ssl_context is not None:
-            check_context(ssl_context)
-        elif is_tls:
-            ssl_context = default_context(environ)
         if proxy is None:
             proxies = Proxies.from_environ(environ, urls)
         else:
             proxies = Proxies.at(proxy)
             _check_privacy(settings, urls)
+        if ssl_context is not None:
+            check_context(ssl_context)
+        elif is_tls or proxies.has_tls:
+            ssl_context = default_context(environ)
         return cls(ssl_context, proxies, settings.connect_timeout)
 
 

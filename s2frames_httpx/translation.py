@@ -14,6 +14,7 @@ __all__ = [
     "CORE_ERRORS",
     "has_bytes_left",
     "pool_options",
+    "stream_below",
     "to_core_request",
     "to_httpx_error",
 ]
@@ -52,7 +53,7 @@ def pool_options(ssl_context: ssl.SSLContext | None, proxy: httpx.Proxy | None) 
     """
     return {
         "ssl_context": ssl_context,
-        "proxy": None if proxy is None else _to_core_proxy(proxy),
+        "proxy": None if proxy is None else _to_core_proxy(proxy, ssl_context),
         "max_connections": None,
         "max_keepalive_connections": _MAX_RESTING,
         "keepalive_expiry": _REST_SECONDS,
@@ -70,13 +71,14 @@ class _Secret(bytes):
         return "'[secret]'"
 
 
-def _to_core_proxy(proxy: httpx.Proxy) -> httpcore.Proxy:
+def _to_core_proxy(proxy: httpx.Proxy, ssl_context: ssl.SSLContext | None) -> httpcore.Proxy:
+    """A proxy is trusted as the service is, unless it has a context of its own."""
     auth = proxy.raw_auth
     return httpcore.Proxy(
         _to_core_url(proxy.url),
         auth=None if auth is None else (_Secret(auth[0]), _Secret(auth[1])),
         headers=proxy.headers.raw,
-        ssl_context=proxy.ssl_context,
+        ssl_context=proxy.ssl_context or ssl_context,
     )
 
 
@@ -131,3 +133,14 @@ def has_bytes_left(answer: Any) -> bool:
     connection = getattr(getattr(answer, "_stream", None), "_connection", None)
     state = getattr(connection, "_h11_state", None)
     return state is None or bool(state.trailing_data[0])
+
+
+def stream_below(connection: Any) -> Any:
+    """The network stream of one of a pool's connections; None where there is none yet.
+
+    httpcore counts a tunnel whose TLS has failed as busy for ever, and keeps it. Where it has the
+    stream, by which that is seen, is looked up here alone.
+    """
+    while (below := getattr(connection, "_connection", None)) is not None:
+        connection = below
+    return getattr(connection, "_network_stream", None)

@@ -14,13 +14,14 @@ from attrs import field, frozen
 
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.mapping import client_closed
-from s2frames_httpx.network import Network
+from s2frames_httpx.network import Network, Stream
 from s2frames_httpx.open_answers import OpenAnswers
 from s2frames_httpx.reach import Reach
 from s2frames_httpx.translation import (
     CORE_ERRORS,
     has_bytes_left,
     pool_options,
+    stream_below,
     to_core_request,
     to_httpx_error,
 )
@@ -63,6 +64,7 @@ class Transport(httpx.BaseTransport):
         if self._is_closed:
             raise client_closed()
         _close_forgotten(pool)
+        _close_dead(pool)
         try:
             response = pool.core.handle_request(to_core_request(request, pool.proxy))
         except CORE_ERRORS as error:
@@ -128,6 +130,14 @@ class Transport(httpx.BaseTransport):
 def _close_forgotten(pool: _Pool) -> None:
     while (answer := pool.answers.take_forgotten()) is not None:
         answer.close()
+
+
+def _close_dead(pool: _Pool) -> None:
+    """Let the pool drop the tunnels that have failed."""
+    for connection in [] if pool.proxy is None else pool.core.connections:
+        stream = stream_below(connection)
+        if isinstance(stream, Stream) and stream.is_closed:
+            connection.close()
 
 
 class _Answer:

@@ -61,6 +61,16 @@ def test_what_is_given_needs_no_environment() -> None:
     assert str(proxy.url) == PROXY
 
 
+def test_a_proxy_in_tls_needs_certificates_too() -> None:
+    plain = Settings(endpoints=Endpoints.at("http://example.com"))
+    trust = {"SSL_CERT_FILE": BROKEN["SSL_CERT_FILE"]}
+    for proxy, environ in (("https://p.example", {}), (None, {"HTTP_PROXY": "https://p.example"})):
+        assert Reach.make(plain, None, proxy, environ).ssl_context is not None
+        with pytest.raises(LocalProtocolError, match=r"^SSL_CERT_FILE: "):
+            Reach.make(plain, None, proxy, {**environ, **trust})
+    assert Reach.make(plain, None, PROXY, trust).ssl_context is None
+
+
 def test_a_given_proxy_reads_no_token() -> None:
     settings = Settings(access_token="secret", endpoints=LOCAL.endpoints)
     with pytest.raises(LocalProtocolError, match="allow_insecure"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import ssl
 
 import httpx
 import pytest
@@ -99,6 +100,17 @@ def test_what_httpcore_logs_of_a_proxy_has_no_password() -> None:
     assert proxy is not None
     assert proxy.auth == (b"name", b"secret")
     assert repr(proxy.auth) == "('[secret]', '[secret]')"
+
+
+def test_a_proxy_is_trusted_as_the_service_is_unless_it_has_its_own_context() -> None:
+    theirs, own = (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(2))
+    for proxy, expected in (
+        (httpx.Proxy("https://proxy.example"), theirs),
+        (httpx.Proxy("https://proxy.example", ssl_context=own), own),
+    ):
+        core = pool_options(theirs, proxy)["proxy"]
+        assert core is not None
+        assert core.ssl_context is expected
 
 
 def test_where_httpcore_shows_nothing_no_connection_is_used_again() -> None:

@@ -517,6 +517,38 @@ async def test_tls_through_a_proxy(flavour: Flavour) -> None:
         assert server.connections == 1
 
 
+async def test_no_tunnel_is_kept_whose_tls_has_failed(flavour: Flavour) -> None:
+    def script(connection: Connection) -> None:
+        connection.receive_head()
+        connection.send(head("200 OK"))
+        connection.receive_exactly(5)
+        connection.send(b"this is no TLS")
+        connection.wait_until_closed()
+
+    with scripted_server(script) as server:
+        settings = at("https://example.com")
+        async with open_client(flavour, settings, proxy=server.url) as client:
+            for _ in range(3):
+                with pytest.raises(ConnectError):
+                    await client.basin_config("test-basin")
+            transport: Any = client.http._transport
+            (pool,) = transport._pools.values()
+            assert len(pool.core.connections) == 1
+
+
+async def test_a_proxy_in_tls_is_trusted_as_the_service_is(flavour: Flavour) -> None:
+    authority = trustme.CA()
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1", "example.com").configure_cert(serving)
+    authority.configure_trust(trusting)
+    with scripted_server(in_tls(serving, serve)) as server:
+        proxy = server.url.replace("http://", "https://")
+        async with open_client(
+            flavour, at("http://example.com"), proxy=proxy, ssl_context=trusting
+        ) as client:
+            assert (await fetch(client, "http://example.com")).content == b"{}"
+
+
 async def test_an_ipv6_address_through_a_proxy(flavour: Flavour) -> None:
     authority = trustme.CA()
     serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
