@@ -104,10 +104,10 @@ class Network(httpcore.NetworkBackend):
         return addresses
 
     def _connect(self, addresses: Iterable[Address], deadline: float) -> Link:
-        dialing = _Dialing(addresses, self._links)
+        dialing = _Dialing(addresses, self._links, self._check)
         try:
             while (link := dialing.step(deadline)) is None:
-                self._check()
+                """None of them has succeeded yet."""
         except BaseException:
             dialing.close()
             raise
@@ -118,11 +118,21 @@ class Network(httpcore.NetworkBackend):
 
 
 class _Dialing:
-    """Attempts to connect, one address after the other and side by side; the first one wins."""
+    """Attempts to connect, one address after the other and side by side; the first one wins.
 
-    def __init__(self, addresses: Iterable[Address], links: set[Link]) -> None:
+    Args:
+        addresses: what to connect to.
+        links: where the attempts are to be found by whoever closes the network.
+        check: raises an OSError once that is closed. Asked after each attempt is among `links`: one
+            that was not there to be closed must not be waited for.
+    """
+
+    def __init__(
+        self, addresses: Iterable[Address], links: set[Link], check: Callable[[], None]
+    ) -> None:
         self._left = list(addresses)
         self._links = links
+        self._check = check
         self._attempts: set[Link] = set()
         self._next_at = 0.0
         self._errors: list[OSError] = []
@@ -133,6 +143,7 @@ class _Dialing:
         if self._left and (not self._attempts or now >= self._next_at):
             self._next_at = now + ATTEMPT_DELAY
             self._begin(self._left.pop(0))
+        self._check()
         if not self._attempts:
             if self._left:
                 return None

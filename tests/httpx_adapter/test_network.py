@@ -139,6 +139,17 @@ async def test_where_all_refuse_the_first_refusal_is_told(
 
 
 @on_linux
+def test_none_is_waited_for_that_begins_as_the_network_is_closed() -> None:
+    # It says nothing for longer than this test may take.
+    with deaf_address() as (host, port):
+        closed = network.Network(1000)
+        closed.close()
+        with pytest.raises(httpcore.ConnectError, match="the transport is closed"):
+            closed.connect_tcp(host, port)
+        assert closed._links == set()
+
+
+@on_linux
 async def test_an_attempt_has_its_time(flavour: Flavour) -> None:
     with deaf_address() as (host, port):
         settings = at(f"http://{host}:{port}", connect_timeout=0.05)
