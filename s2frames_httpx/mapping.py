@@ -28,6 +28,7 @@ __all__ = [
     "httpx_timeout",
     "lower_headers",
     "set_timeout",
+    "through_proxy",
     "to_our_error",
 ]
 
@@ -65,6 +66,20 @@ _ERRORS: tuple[tuple[type[Exception], type[S2FramesError], str], ...] = (
 _DISCONNECTED = ("disconnected", "peer unexpectedly closed connection", "peer closed connection")
 
 
+_THROUGH = "through the proxy "
+
+
+def through_proxy(proxy_url: httpx.URL, words: str) -> str:
+    """The words of an error of what went through a proxy. The URL has no credentials."""
+    return f"{_THROUGH}{proxy_url}: {words}"
+
+
+def _proxied(where: str, error: Exception) -> str:
+    """`where`, with the proxy that `error` names: for words of ours that repeat none of its own."""
+    proxy, colon, _ = str(error).partition(": ")
+    return f"{where}, {proxy}" if colon and proxy.startswith(_THROUGH) else where
+
+
 def to_our_error(error: Exception, url: str) -> S2FramesError:
     """The error of ours for one of httpx's; `url` says where it happened."""
     if isinstance(error, ClientClosed):
@@ -74,10 +89,11 @@ def to_our_error(error: Exception, url: str) -> S2FramesError:
     tls_error = _tls_error_behind(error)
     if any(words in str(error) for words in _DISCONNECTED):
         ours: S2FramesError = TransportError.broken_off(
-            f"the connection to {where} was closed early"
+            f"the connection to {_proxied(where, error)} was closed early"
         )
     elif tls_error is not None:
-        ours = _from_tls(tls_error, where, is_connecting=isinstance(error, httpx.ConnectError))
+        is_connecting = isinstance(error, httpx.ConnectError)
+        ours = _from_tls(tls_error, _proxied(where, error), is_connecting=is_connecting)
     else:
         kind, words = next(
             (ours, words) for theirs, ours, words in _ERRORS if isinstance(error, theirs)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import httpx
 
 from s2frames_httpx.library import httpcore
-from s2frames_httpx.mapping import client_closed
+from s2frames_httpx.mapping import client_closed, through_proxy
 
 __all__ = [
     "CORE_ERRORS",
@@ -120,7 +120,7 @@ def to_httpx_error(
     kind: type[httpx.TransportError] = getattr(httpx, type(error).__name__)
     words = str(error) or type(error).__name__
     # The URL has no credentials: httpx keeps them elsewhere.
-    return kind(words if proxy is None else f"through the proxy {proxy.url}: {words}")
+    return kind(words if proxy is None else through_proxy(proxy.url, words))
 
 
 def has_bytes_left(answer: Any) -> bool:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from s2frames_httpx.library import httpcore
-from s2frames_httpx.mapping import ClientClosed
+from s2frames_httpx.mapping import ClientClosed, to_our_error
 from s2frames_httpx.translation import (
     CORE_ERRORS,
     has_bytes_left,
@@ -45,6 +45,28 @@ def test_an_error_without_words_is_named_after_its_type() -> None:
 def test_the_proxy_is_named_without_its_password() -> None:
     error = to_httpx_error(httpcore.ConnectError("refused"), PROXY, is_closed=False)
     assert str(error) == "through the proxy http://proxy.example:3128: refused"
+
+
+@pytest.mark.parametrize(
+    ("words", "root", "expected"),
+    [
+        ("refused", None, "cannot connect: https://a.example: through the proxy {}: refused"),
+        ("it broke", ssl.SSLError(1, "bad"), "TLS failed: https://a.example, through the proxy {}"),
+        (
+            "Server disconnected without sending a response.",
+            None,
+            "the connection to https://a.example, through the proxy {} was closed early",
+        ),
+    ],
+)
+def test_whatever_went_wrong_the_proxy_is_named(
+    words: str, root: Exception | None, expected: str
+) -> None:
+    error = to_httpx_error(httpcore.ConnectError(words), PROXY, is_closed=False)
+    error.__cause__ = root
+    said = str(to_our_error(error, "https://a.example/v1/basins"))
+    assert said.startswith(expected.format("http://proxy.example:3128"))
+    assert "secret" not in said
 
 
 def test_of_a_closed_client_nothing_else_is_said() -> None:
