@@ -205,7 +205,8 @@ class Interruption(Lines):
 
     def _reach(self, place: Place) -> None:
         super()._reach(place)
-        if len(self.places) >= self._k and not is_exit_of_scope(place):
+        is_time = self.where is None and len(self.places) >= self._k
+        if is_time and not is_exit_of_scope(place):
             self.where = f"{place[0]}:{place[1]}"
             self._stop()
             self._raised = KeyboardInterrupt()
