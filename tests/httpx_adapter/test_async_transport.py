@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -36,7 +37,9 @@ def run_trio(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     anyio.run(main, backend="trio")
 
 
-RUNNERS = [run_asyncio, run_trio, run_uvloop]
+needs_uvloop = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
+
+RUNNERS = [run_asyncio, run_trio, pytest.param(run_uvloop, marks=needs_uvloop)]
 
 
 @pytest.mark.parametrize("second", RUNNERS)
