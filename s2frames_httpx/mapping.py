@@ -18,7 +18,7 @@ from s2frames.errors import (
     TransportError,
 )
 from s2frames.settings import Settings
-from s2frames.tls_faults import tls_fault
+from s2frames.tls_faults import tls_error
 
 __all__ = [
     "FOREIGN_ERRORS",
@@ -117,15 +117,11 @@ def _tls_error_behind(error: BaseException | None) -> ssl.SSLError | None:
 def _from_tls(error: ssl.SSLError, where: str, *, is_connecting: bool) -> S2FramesError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return CertificateError(f"the certificate is not to be trusted: {where}: {error}")
-    # Those that Python's own code raises have none.
-    reason: str | None = getattr(error, "reason", None)
-    fault = tls_fault(reason, is_connecting=is_connecting)
+    told = tls_error(error, where, is_connecting=is_connecting)
+    if told is not None:
+        return told
     kind = ConnectError if is_connecting else TransportError
-    if fault is None:
-        return kind(f"TLS failed: {where}: {error}")
-    if fault.is_about_certificate:
-        kind = CertificateError
-    return kind(f"TLS failed: {where}: {fault.words} ({reason})")
+    return kind(f"TLS failed: {where}: {error}")
 
 
 def httpx_timeout(settings: Settings) -> httpx.Timeout:

@@ -24,7 +24,7 @@ from s2frames.errors import (
     S2FramesError,
     TransportError,
 )
-from s2frames.tls_faults import tls_fault
+from s2frames.tls_faults import tls_error
 
 __all__ = [
     "FOREIGN_ERRORS",
@@ -91,10 +91,12 @@ def to_our_error(error: BaseException, where: str, *, is_connecting: bool = Fals
     While the connection is made nothing was sent, and the error says so.
     """
     behind = list(_all_behind(error))
-    ours = _tls_error(behind, where, is_connecting=is_connecting)
-    if ours is not None:
-        ours.__cause__ = error
-        return ours
+    for culprit in behind:
+        if isinstance(culprit, ssl.SSLError):
+            told = tls_error(culprit, where, is_connecting=is_connecting)
+            if told is not None:
+                told.__cause__ = error
+                return told
     for theirs, connecting, connected, words_connecting, words_connected in _ERRORS:
         for culprit in behind:
             if isinstance(culprit, theirs):
@@ -104,22 +106,6 @@ def to_our_error(error: BaseException, where: str, *, is_connecting: bool = Fals
                 ours.__cause__ = error
                 return ours
     raise AssertionError("the last row fits every error")
-
-
-def _tls_error(
-    behind: list[BaseException], where: str, *, is_connecting: bool
-) -> S2FramesError | None:
-    """The error of ours for a failure of TLS that more can be said of."""
-    for culprit in behind:
-        if not isinstance(culprit, ssl.SSLError):
-            continue
-        # Those that Python's own code raises have none.
-        reason: str | None = getattr(culprit, "reason", None)
-        fault = tls_fault(reason, is_connecting=is_connecting)
-        if fault is not None:
-            kind = CertificateError if fault.is_about_certificate else ConnectError
-            return kind(f"TLS failed: {where}: {fault.words} ({reason})")
-    return None
 
 
 def _all_behind(error: BaseException | None) -> Iterator[BaseException]:
