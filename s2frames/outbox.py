@@ -66,11 +66,6 @@ class Outbox(Generic[T]):
         """The largest payload."""
         return self._protocol.max_frame_bytes
 
-    @property
-    def is_end_told(self) -> bool:
-        """Whether somebody was told of the error that ended the session."""
-        return self._ending.is_told
-
     def put(
         self,
         message: T,
@@ -147,10 +142,18 @@ class Outbox(Generic[T]):
         """Whether a callback has raised what nobody was told of: who waits is to be woken."""
         return self._on_retry.has_raised
 
-    def leave_to(self, error: BaseException | None) -> None:
-        """`error` comes out instead of what a callback has raised, and gets a note of it."""
+    def leave(self, error: BaseException | None) -> bool:
+        """The session's block is left, by `error` or not: whether to wait for what was accepted.
+
+        Raises what a callback has raised, or notes it on `error`.
+        """
         if error is not None:
             self._on_retry.leave_to(error)
+        elif self._ending.is_told:
+            self._on_retry.check()
+        else:
+            return True
+        return False
 
     @contextmanager
     def watching(self, frame: int) -> Iterator[None]:

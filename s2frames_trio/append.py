@@ -265,11 +265,7 @@ class AppendSession(Generic[T]):
             # What it has accepted is the original's to send.
             return
         try:
-            if kind is not None:
-                self._outbox.leave_to(error)
-            elif self._outbox.is_end_told:
-                self._outbox.check_callbacks()
-            else:
+            if self._outbox.leave(error):
                 await self.close()
         finally:
             self._protocol.abort()

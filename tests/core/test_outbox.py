@@ -210,7 +210,7 @@ def test_each_call_raises_an_error_of_its_own_and_somebody_was_told() -> None:
     with line.outbox.watching(watched):
         line.take()
         assert settled == [ticket]
-        assert not line.outbox.is_end_told
+        assert line.outbox.leave(None)
         calls: list[Callable[[], object]] = [
             ticket.result,
             lambda: line.outbox.result(watched),
@@ -228,7 +228,7 @@ def test_each_call_raises_an_error_of_its_own_and_somebody_was_told() -> None:
             ) as caught:
                 call()
             raised.append(caught.value)
-            assert line.outbox.is_end_told
+            assert not line.outbox.leave(None)
     assert len({id(error) for error in raised}) == len(raised)
 
 
@@ -248,10 +248,10 @@ def test_whoever_hears_of_the_end_first_was_told(number: int) -> None:
             lambda: listener.put("c", now=0.0),
             lambda: put_all(listener, ["c"]),
         ]
-        assert not line.outbox.is_end_told
+        assert line.outbox.leave(None)
         with pytest.raises(TransportError, match=r"^lost; 0 messages durable, more may be$"):
             calls[number]()
-        assert line.outbox.is_end_told
+        assert not line.outbox.leave(None)
 
 
 def test_a_session_that_ended_well_takes_nothing_more() -> None:
@@ -543,9 +543,9 @@ def test_what_is_no_exception_comes_out_first(kind: type[BaseException]) -> None
 def test_what_comes_out_instead_has_a_note() -> None:
     outbox = Outbox(Line().protocol, TEXT, on_retry=refusing([]))
     outbox.take([Retrying(LOST, 1, 0.0)])
-    outbox.leave_to(None)
+    assert outbox.leave(None)
     error = ValueError("of the block")
-    outbox.leave_to(error)
+    assert not outbox.leave(error)
     assert error.__notes__ == ["on_retry has raised KeyError: '1'"]
     outbox.check()
 
