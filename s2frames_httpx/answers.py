@@ -11,8 +11,8 @@ from typing import TypeVar
 import httpx
 from attrs import define, field
 
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.closing import CLOSING, Closing
-from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["Answers"]
 

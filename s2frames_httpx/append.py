@@ -14,10 +14,10 @@ from s2frames.events import Appended
 from s2frames.home import Home
 from s2frames.outbox import Outbox
 from s2frames.records import Header
+from s2frames.system.process import THIS_PROCESS
 from s2frames.writer_state import Pending
 from s2frames_httpx.answers import Answers
 from s2frames_httpx.exchange import Exchange
-from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AppendSession"]
 

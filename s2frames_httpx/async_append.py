@@ -15,11 +15,11 @@ from s2frames.events import Appended
 from s2frames.home import Home
 from s2frames.outbox import Listener, Outbox
 from s2frames.records import Header
+from s2frames.system.process import THIS_PROCESS
 from s2frames.writer_state import Pending
 from s2frames_httpx.async_exchange import AsyncExchange
 from s2frames_httpx.clock import running_clock
 from s2frames_httpx.closing import AsyncClosing
-from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AsyncAppendSession"]
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import anyio
 import httpx
 
 from s2frames.home import Home
 from s2frames.session import Machine
-from s2frames_httpx.async_iteration import close_answer
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.closing import AsyncClosing
 from s2frames_httpx.feed import Feed
 from s2frames_httpx.mapping import FOREIGN_ERRORS
 from s2frames_httpx.outgoing import Outgoing
-from s2frames_httpx.process import THIS_PROCESS
 
-__all__ = ["AsyncExchange"]
+__all__ = ["AsyncExchange", "close_answer"]
 
 # What was open when a process was copied: dropped, it would be closed, and with it what the
 # original's event loop knows of the connection.
@@ -181,3 +181,15 @@ class AsyncExchange:
         finally:
             self._sleeping = None
         self._feed.time_has_come()
+
+
+async def close_answer(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    """Close an answer, read to its end or not, in a cancelled task too."""
+    with anyio.CancelScope(shield=True):
+        await response.aclose()
+        # httpx reads through generators inside each other. Each that is left where it waits is a
+        # ResourceWarning on trio; those of a closed answer end when they are asked for more. That
+        # is a RuntimeError where reading has not begun, or where another task is at it.
+        with suppress(httpx.HTTPError, RuntimeError):
+            async for _ in chunks:
+                """What had arrived already is of no interest."""

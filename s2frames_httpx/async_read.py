@@ -18,9 +18,9 @@ from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.async_exchange import AsyncExchange
 from s2frames_httpx.closing import AsyncClosing
-from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["AsyncReadSession"]
 

@@ -5,7 +5,6 @@ A request goes from httpx through httpcore's pool to an `AsyncStream` of `AsyncN
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 from typing import cast
@@ -15,6 +14,7 @@ import anyio.lowlevel
 import httpx
 from attrs import field, frozen
 
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.async_network import AsyncNetwork, AsyncStream
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.mapping import client_closed
@@ -112,7 +112,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             network = AsyncNetwork(self._reach.connect_timeout, num_tls(url, proxy))
             options = pool_options(self._reach.ssl_context, proxy)
             core = httpcore.AsyncConnectionPool(network_backend=network, **options)
-            self._pools[key] = _Pool(network, core, proxy, os.getpid())
+            self._pools[key] = _Pool(network, core, proxy, THIS_PROCESS.number)
         return self._pools[key]
 
     def _move(self) -> None:
@@ -120,7 +120,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
         Nothing is awaited: it would have to be in that loop.
         """
-        home = (os.getpid(), anyio.lowlevel.current_token())
+        home = (THIS_PROCESS.number, anyio.lowlevel.current_token())
         if home != self._home:
             left, self._pools, self._home = self._pools, {}, home
             for pool in left.values():
@@ -196,7 +196,7 @@ class _Answer:
 
     @property
     def _is_inherited(self) -> bool:
-        return self._pool.pid != os.getpid()
+        return self._pool.pid != THIS_PROCESS.number
 
 
 class _Body(httpx.AsyncByteStream, AsyncIterator[bytes]):

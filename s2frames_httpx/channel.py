@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import Protocol
 
-from s2frames.sockets.options import quick_acks
+from s2frames.system.socket_options import quick_acks
 
 __all__ = ["Channel", "TcpChannel", "TlsChannel"]
 

@@ -6,11 +6,11 @@ import time
 
 from s2frames.home import Home
 from s2frames.session import Machine
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.answers import Answers
 from s2frames_httpx.feed import Feed
 from s2frames_httpx.mapping import FOREIGN_ERRORS
 from s2frames_httpx.outgoing import Outgoing
-from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["Exchange"]
 

@@ -9,7 +9,8 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from s2frames.sockets.unsent import bound_unsent
+from s2frames.system.process import THIS_PROCESS
+from s2frames.system.socket_options import bound_unsent
 
 __all__ = ["CLOSED", "Link", "check_connected", "open_socket", "stream_info"]
 
@@ -53,7 +54,7 @@ class Link:
     def __init__(self, tcp: socket.socket, links: set[Link]) -> None:
         self.socket = tcp
         self.is_closed = False
-        self._pid = os.getpid()
+        self._pid = THIS_PROCESS.number
         self._user: int | None = None
         self._links = links
         links.add(self)
@@ -73,7 +74,7 @@ class Link:
     def close(self) -> None:
         """Close it: at once if nobody else uses it, else who does is woken and closes it."""
         self.is_closed = True
-        if os.getpid() == self._pid and self._user not in (None, threading.get_ident()):
+        if THIS_PROCESS.number == self._pid and self._user not in (None, threading.get_ident()):
             # Where there is no connection yet, there is nothing to shut down.
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)

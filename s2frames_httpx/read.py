@@ -14,9 +14,9 @@ from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.answers import Answers
 from s2frames_httpx.exchange import Exchange
-from s2frames_httpx.process import THIS_PROCESS
 
 __all__ = ["ReadSession"]
 

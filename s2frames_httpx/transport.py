@@ -5,13 +5,13 @@ A request goes from httpx through httpcore's pool to a `Stream` of `Network`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import cast
 
 import httpx
 from attrs import field, frozen
 
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.library import httpcore
 from s2frames_httpx.mapping import client_closed
 from s2frames_httpx.network import Network, Stream
@@ -55,7 +55,7 @@ class Transport(httpx.BaseTransport):
         self._reach = reach
         self._pools: dict[tuple[str, httpx.Proxy | None], _Pool] = {}
         self._inherited: list[_Pool] = []
-        self._pid = os.getpid()
+        self._pid = THIS_PROCESS.number
         self._is_closed = False
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -118,7 +118,7 @@ class Transport(httpx.BaseTransport):
 
         The pool is not asked: another thread may have had its lock.
         """
-        pid = os.getpid()
+        pid = THIS_PROCESS.number
         if pid != self._pid:
             inherited, self._pools, self._pid = self._pools, {}, pid
             # Not even collected: that closes what is open through the pool.
@@ -175,7 +175,7 @@ class _Answer:
 
     @property
     def _is_inherited(self) -> bool:
-        return self._pool.pid != os.getpid()
+        return self._pool.pid != THIS_PROCESS.number
 
 
 class _Body(httpx.SyncByteStream, Iterator[bytes]):

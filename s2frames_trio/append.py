@@ -16,10 +16,10 @@ from s2frames.events import Appended
 from s2frames.home import Home
 from s2frames.outbox import Listener, Outbox, Ticket
 from s2frames.records import Header
+from s2frames.system.process import THIS_PROCESS
 from s2frames.writer_state import Pending
 from s2frames_trio.duplex import Duplex
 from s2frames_trio.pool import Pool
-from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["AppendSession", "AppendTicket"]
 

@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from s2frames.errors import ConnectError, LocalProtocolError
-from s2frames.sockets.unsent import bound_unsent
+from s2frames.system.socket_options import bound_unsent
 from s2frames_trio.interrupts import passing_interrupts_on
 from s2frames_trio.mapping import FOREIGN_ERRORS, to_our_error
 from s2frames_trio.tls import TlsStream

@@ -9,9 +9,9 @@ import trio
 from s2frames.errors import S2FramesError
 from s2frames.home import Home
 from s2frames.session import CloseRequest, Machine, OpenRequest
+from s2frames.system.process import THIS_PROCESS
 from s2frames_trio.h2_stream import Http2Stream
 from s2frames_trio.pool import Pool
-from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["Exchange"]
 

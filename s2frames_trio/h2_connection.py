@@ -22,6 +22,7 @@ from hyperframe.frame import GoAwayFrame
 
 from s2frames.errors import ConnectError, LocalProtocolError, S2FramesError, TransportError
 from s2frames.home import Home
+from s2frames.system.process import THIS_PROCESS
 from s2frames.writes import Writes
 from s2frames_trio.connection_state import TRANSITIONS, ConnectionInput, ConnectionState
 from s2frames_trio.frame_buffer import FrameBuffer
@@ -45,7 +46,6 @@ from s2frames_trio.mapping import (
     unprocessed_error,
 )
 from s2frames_trio.outgoing import Outgoing, Upload
-from s2frames_trio.process import THIS_PROCESS
 from s2frames_trio.quick_ack import quick_acks
 from s2frames_trio.receive_window import Grants, ReceiveWindow
 

@@ -33,6 +33,7 @@ from s2frames.errors import (
 from s2frames.home import Home
 from s2frames.http import SECRET_HEADERS, Request
 from s2frames.interrupts import plain_interrupts
+from s2frames.system.process import THIS_PROCESS
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.connection_state import ConnectionState
 from s2frames_trio.dialing import Dialing
@@ -40,7 +41,6 @@ from s2frames_trio.h2_connection import Http2Connection
 from s2frames_trio.h2_stream import Http2Stream
 from s2frames_trio.interrupts import protected, whole_block
 from s2frames_trio.mapping import another
-from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["Connect", "Opening", "Pool", "open_pool"]
 

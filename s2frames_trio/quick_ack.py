@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from s2frames.sockets.options import quick_acks as quick_acks_of
+from s2frames.system.socket_options import quick_acks as quick_acks_of
 from s2frames_trio.tls import TlsStream
 
 __all__ = ["quick_acks"]

@@ -17,10 +17,10 @@ from s2frames.inbox import ReceivedMessage
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
+from s2frames.system.process import THIS_PROCESS
 from s2frames_trio.exchange import Exchange
 from s2frames_trio.interrupts import protected
 from s2frames_trio.pool import Pool
-from s2frames_trio.process import THIS_PROCESS
 
 __all__ = ["ReadSession"]
 

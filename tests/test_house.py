@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each folder of modules, and where their tests are.
 ROOMS = {
     "s2frames": "core",
-    "s2frames/sockets": "sockets",
+    "s2frames/system": "system",
     "s2frames/embedded": "embedded",
     "s2frames/cli": "cli",
     "s2frames_httpx": "httpx_adapter",
@@ -47,7 +47,7 @@ IMPURE = frozenset(
 ABOVE_THE_CORE = (
     "s2frames.cli",
     "s2frames.embedded",
-    "s2frames.sockets",
+    "s2frames.system",
     "s2frames_httpx",
     "s2frames_trio",
 )

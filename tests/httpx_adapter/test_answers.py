@@ -7,8 +7,8 @@ import httpx
 import pytest
 from attrs import define, field
 
+from s2frames.system.process import THIS_PROCESS
 from s2frames_httpx.answers import Answers
-from s2frames_httpx.process import THIS_PROCESS
 
 URL = "http://test.localhost"
 

@@ -14,7 +14,7 @@ from s2frames import Endpoints, LocalProtocolError, Settings
 from s2frames.operation import read_range
 from s2frames.session import CloseRequest
 from s2frames_httpx import AsyncClient
-from s2frames_httpx.async_exchange import AsyncExchange
+from s2frames_httpx.async_exchange import AsyncExchange, close_answer
 from s2frames_httpx.closing import AsyncClosing
 from scenes import ASYNC_FLAVOURS
 
@@ -247,3 +247,48 @@ async def test_a_client_keeps_nothing_of_the_steps_that_are_over() -> None:
         await exchange.step()
     await AsyncExchange(http, closing, failing).step()
     assert not closing.is_watched
+
+
+# Leaving an answer
+
+
+class NestedBody(httpx.AsyncByteStream):
+    """A body of three pieces, in a generator inside another one as httpx has them."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self.pieces():
+            yield piece
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for n in range(3):
+            if self.is_closed:
+                raise httpx.ReadError("closed")
+            yield b"%d" % n
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+async def test_an_answer_may_be_left_anywhere(number: int) -> None:
+    body = NestedBody()
+    response = httpx.Response(200, stream=body)
+    chunks = response.aiter_raw()
+    received = [await anext(chunks) for _ in range(number)]
+    await close_answer(response, chunks)
+    assert received == [b"0", b"1", b"2"][:number]
+    assert body.is_closed
+
+
+async def test_an_answer_is_closed_in_a_cancelled_task() -> None:
+    body = NestedBody()
+    response = httpx.Response(200, stream=body)
+    chunks = response.aiter_raw()
+    await anext(chunks)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await close_answer(response, chunks)
+    assert body.is_closed

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from s2frames.sockets.unsent import UNSENT_BYTES
+from s2frames.system.process import THIS_PROCESS
+from s2frames.system.socket_options import UNSENT_BYTES
 from s2frames_httpx.link import Link, check_connected, open_socket, stream_info
 
 
@@ -82,7 +82,7 @@ def test_in_a_child_process_only_the_descriptor_is_closed(
     link = Link(copy, set())
     # Another thread, which is not in the child.
     link._user = -1
-    monkeypatch.setattr(os, "getpid", lambda: -1)
+    monkeypatch.setattr(THIS_PROCESS, "number", -1)
     link.close()
     assert copy.fileno() == -1
     tcp.sendall(b"still here")

@@ -17,7 +17,7 @@ from h2.events import RequestReceived, StreamEnded
 from s2frames import Endpoints, LocalProtocolError, S2FramesError, Settings
 from s2frames.errors import CertificateError, ConnectError
 from s2frames.http import Request
-from s2frames.sockets.unsent import UNSENT_BYTES
+from s2frames.system.socket_options import UNSENT_BYTES
 from s2frames_trio import open_client
 from s2frames_trio.connect import Origin, check_context, connect, connecting
 from s2frames_trio.pool import open_pool

@@ -30,6 +30,7 @@ from hyperframe.frame import (
 from s2frames import LocalProtocolError, Outcome, RemoteProtocolError, S2FramesError, TransportError
 from s2frames.errors import ConnectError
 from s2frames.http import Request
+from s2frames.system.process import THIS_PROCESS
 from s2frames.writes import MAX_WRITE_BYTES
 from s2frames_trio import h2_connection
 from s2frames_trio.connect import Origin
@@ -44,7 +45,6 @@ from s2frames_trio.h2_connection import (
 from s2frames_trio.h2_setup import CONNECTION_WINDOW, MAX_FRAME_BYTES
 from s2frames_trio.h2_stream import Http2Stream
 from s2frames_trio.pool import open_pool
-from s2frames_trio.process import THIS_PROCESS
 from s2frames_trio.receive_window import STREAM_WINDOW
 from trio_adapter.peers import (
     HEADERS,

@@ -24,6 +24,7 @@ from hyperframe.frame import (
 from s2frames import LocalProtocolError, S2FramesError, TransportError
 from s2frames.errors import ConnectError
 from s2frames.http import Request
+from s2frames.system.process import THIS_PROCESS
 from s2frames_trio.connect import Origin
 from s2frames_trio.flood import FLOOD_FRAMES
 from s2frames_trio.h2_connection import IDLE_SECONDS, PING_SECONDS, PONG_SECONDS
@@ -34,7 +35,6 @@ from s2frames_trio.pool import (
     Pool,
     open_pool,
 )
-from s2frames_trio.process import THIS_PROCESS
 from trio_adapter.peers import Peer, cancelled_at, dialer, open_peer
 
 # Whatever hangs, ends.

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from s2frames.sockets import options
+from s2frames.system import socket_options
 from s2frames_trio.quick_ack import quick_acks
 
 
@@ -35,7 +35,7 @@ async def tcp_stream() -> tuple[trio.SocketStream, trio.SocketListener]:
 async def test_the_option_is_set_on_tcp(monkeypatch: pytest.MonkeyPatch, is_tls: bool) -> None:
     import ssl
 
-    monkeypatch.setattr(options, "_QUICK_ACK", 12)
+    monkeypatch.setattr(socket_options, "_QUICK_ACK", 12)
     tcp, listener = await tcp_stream()
     async with tcp, listener:
         recorder = Recorder()
@@ -53,7 +53,7 @@ async def test_the_option_is_set_on_tcp(monkeypatch: pytest.MonkeyPatch, is_tls:
 
 @pytest.mark.usefixtures("real_clock")
 async def test_a_closed_socket_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "_QUICK_ACK", 12)
+    monkeypatch.setattr(socket_options, "_QUICK_ACK", 12)
     tcp, listener = await tcp_stream()
     ack_quickly = quick_acks(tcp)
     await tcp.aclose()
@@ -75,7 +75,7 @@ async def test_linux_takes_the_option() -> None:
 
 @pytest.mark.usefixtures("real_clock")
 async def test_where_there_is_no_option_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "_QUICK_ACK", None)
+    monkeypatch.setattr(socket_options, "_QUICK_ACK", None)
     tcp, listener = await tcp_stream()
     async with tcp, listener:
         recorder = Recorder()

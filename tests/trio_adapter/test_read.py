@@ -9,8 +9,8 @@ import trio.testing
 from s2frames import LocalProtocolError
 from s2frames.errors import TransportError
 from s2frames.retry import Retry
+from s2frames.system.process import THIS_PROCESS
 from s2frames_trio import ReadSession
-from s2frames_trio.process import THIS_PROCESS
 from trio_adapter.host import Host, numbers, opened
 
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from s2frames.sockets import options
-from s2frames.sockets.options import quick_acks
+from s2frames.system import socket_options
+from s2frames.system.socket_options import UNSENT_BYTES, bound_unsent, quick_acks
 
 
 class Recorder:
@@ -25,7 +25,7 @@ class Recorder:
 def test_the_option_is_set_each_time(
     monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
-    monkeypatch.setattr(options, "_QUICK_ACK", 12)
+    monkeypatch.setattr(socket_options, "_QUICK_ACK", 12)
     recorder = Recorder(error)
     ack_quickly = quick_acks(recorder)
     assert recorder.calls == []
@@ -35,7 +35,7 @@ def test_the_option_is_set_each_time(
 
 
 def test_where_there_is_no_option_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "_QUICK_ACK", None)
+    monkeypatch.setattr(socket_options, "_QUICK_ACK", None)
     recorder = Recorder()
     quick_acks(recorder)()
     assert recorder.calls == []
@@ -58,3 +58,32 @@ def test_linux_takes_the_option() -> None:
         assert tcp.getsockopt(socket.IPPROTO_TCP, option) == 0
         quick_acks(tcp)()
         assert tcp.getsockopt(socket.IPPROTO_TCP, option) == 1
+
+
+def test_the_bound_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_options, "_NOT_SENT", 25)
+    recorder = Recorder()
+    bound_unsent(recorder)
+    assert recorder.calls == [(socket.IPPROTO_TCP, 25, UNSENT_BYTES)]
+
+
+def test_a_socket_that_takes_no_bound_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_options, "_NOT_SENT", 25)
+    recorder = Recorder(OSError("no such option"))
+    bound_unsent(recorder)
+    assert len(recorder.calls) == 1
+
+
+def test_a_system_without_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_options, "_NOT_SENT", None)
+    recorder = Recorder()
+    bound_unsent(recorder)
+    assert recorder.calls == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such bound")
+def test_the_system_takes_the_bound() -> None:
+    with socket.socket() as tcp:
+        bound_unsent(tcp)
+        option = socket.TCP_NOTSENT_LOWAT
+        assert tcp.getsockopt(socket.IPPROTO_TCP, option) == UNSENT_BYTES

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 from forking import in_copy, may_fork
-from s2frames_httpx.process import THIS_PROCESS
+from s2frames.system.process import THIS_PROCESS
 
 pytestmark = may_fork
 

@@ -6,10 +6,19 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["HasOptions", "quick_acks"]
+__all__ = ["UNSENT_BYTES", "HasOptions", "bound_unsent", "quick_acks"]
 
 # Linux alone has it.
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+#: Bytes that the kernel takes beyond what it has sent. It would take 4 MiB (Linux's tcp_wmem), so
+#: that a line which is dead or slow looks as if it were fast for as long as those last. Appending
+#: over loopback and over a line of 80 ms is as fast as without a bound, and takes no more processor
+#: time.
+UNSENT_BYTES = 128 * 1024
+
+# Linux and macOS have it.
+_NOT_SENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class HasOptions(Protocol):
@@ -42,3 +51,13 @@ def _setter(tcp: HasOptions, option: int) -> Callable[[], None]:
 
 def _nothing() -> None:
     """There is nothing to set."""
+
+
+def bound_unsent(tcp: HasOptions) -> None:
+    """Let the kernel hold little that is not sent yet, where it can be told so."""
+    if _NOT_SENT is None:
+        return
+    try:
+        tcp.setsockopt(socket.IPPROTO_TCP, _NOT_SENT, UNSENT_BYTES)
+    except OSError:
+        """It is not TCP, or the system has only the name of it: deadlines allow for that."""
