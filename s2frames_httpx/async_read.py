@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -15,6 +15,7 @@ from s2frames.errors import LocalProtocolError
 from s2frames.handout import Handout
 from s2frames.home import Home
 from s2frames.inbox import ReceivedMessage
+from s2frames.items import AsyncItems
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
@@ -68,14 +69,14 @@ class AsyncReadSession(Generic[T]):
 
     def frames(self) -> AsyncIterator[ReceivedMessage[T]]:
         """The messages with their positions, timestamps, writers and headers."""
-        return _Messages(self._fetch_one, self._handout.hand_out_received)
+        return AsyncItems(self._fetch_one, self._handout.hand_out_received)
 
     def batches(self) -> AsyncIterator[list[T]]:
         """The messages many at a time, as they arrive: for speed. No list is empty.
 
         Checkpoints are as of the last message of the list handed out last.
         """
-        return _Batches(self._fetch_many, self._handout.hand_out_many)
+        return AsyncItems(self._fetch_many, self._handout.hand_out_many)
 
     async def close(self) -> None:
         """Stop reading. Idempotent.
@@ -138,39 +139,3 @@ class AsyncReadSession(Generic[T]):
                 self._alone.end(turn)
         finally:
             self._alone.end(turn)
-
-
-class _Batches(Generic[T]):
-    """The messages of a session, many at a time."""
-
-    def __init__(
-        self, fetch: Callable[[], Awaitable[None]], hand_out: Callable[[], list[T]]
-    ) -> None:
-        self._fetch = fetch
-        self._hand_out = hand_out
-
-    def __aiter__(self) -> AsyncIterator[list[T]]:
-        return self
-
-    async def __anext__(self) -> list[T]:
-        await self._fetch()
-        return self._hand_out()
-
-
-class _Messages(Generic[T]):
-    """The messages of a session with all that is known of each."""
-
-    def __init__(
-        self,
-        fetch: Callable[[], Awaitable[None]],
-        hand_out: Callable[[], ReceivedMessage[T]],
-    ) -> None:
-        self._fetch = fetch
-        self._hand_out = hand_out
-
-    def __aiter__(self) -> AsyncIterator[ReceivedMessage[T]]:
-        return self
-
-    async def __anext__(self) -> ReceivedMessage[T]:
-        await self._fetch()
-        return self._hand_out()

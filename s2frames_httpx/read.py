@@ -11,6 +11,7 @@ from s2frames.checkpoint import Checkpoint
 from s2frames.handout import Handout
 from s2frames.home import Home
 from s2frames.inbox import ReceivedMessage
+from s2frames.items import Items
 from s2frames.read import ReadProtocol
 from s2frames.reader import ReaderStats
 from s2frames.records import StreamPosition
@@ -58,14 +59,14 @@ class ReadSession(Generic[T]):
 
     def frames(self) -> Iterator[ReceivedMessage[T]]:
         """The messages with their positions, timestamps, writers and headers."""
-        return _Messages(self._fetch_one, self._handout.hand_out_received)
+        return Items(self._fetch_one, self._handout.hand_out_received)
 
     def batches(self) -> Iterator[list[T]]:
         """The messages many at a time, as they arrive: for speed. No list is empty.
 
         Checkpoints are as of the last message of the list handed out last.
         """
-        return _Batches(self._fetch_many, self._handout.hand_out_many)
+        return Items(self._fetch_many, self._handout.hand_out_many)
 
     def close(self) -> None:
         """Stop reading. Idempotent.
@@ -128,35 +129,3 @@ class ReadSession(Generic[T]):
                 self._alone.end(turn)
         finally:
             self._alone.end(turn)
-
-
-class _Batches(Generic[T]):
-    """The messages of a session, many at a time."""
-
-    def __init__(self, fetch: Callable[[], None], hand_out: Callable[[], list[T]]) -> None:
-        self._fetch = fetch
-        self._hand_out = hand_out
-
-    def __iter__(self) -> Iterator[list[T]]:
-        return self
-
-    def __next__(self) -> list[T]:
-        self._fetch()
-        return self._hand_out()
-
-
-class _Messages(Generic[T]):
-    """The messages of a session with all that is known of each."""
-
-    def __init__(
-        self, fetch: Callable[[], None], hand_out: Callable[[], ReceivedMessage[T]]
-    ) -> None:
-        self._fetch = fetch
-        self._hand_out = hand_out
-
-    def __iter__(self) -> Iterator[ReceivedMessage[T]]:
-        return self
-
-    def __next__(self) -> ReceivedMessage[T]:
-        self._fetch()
-        return self._hand_out()
