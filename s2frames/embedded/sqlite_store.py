@@ -72,7 +72,10 @@ class SqliteStore:
         with self._explained():
             # Absolute: no name is a special one. Transactions are begun here, not by the module.
             self._database = sqlite3.connect(
-                os.path.abspath(self._path), 0, isolation_level=None, check_same_thread=False
+                os.path.abspath(self._path),
+                timeout=0,
+                isolation_level=None,
+                check_same_thread=False,
             )
         try:
             self._open()
